@@ -1,0 +1,245 @@
+//! The topics between the services, and what travels in each. The services never import one another: they meet here.
+//!
+//! | topic | written by | read by | keyed by |
+//! |---|---|---|---|
+//! | `records` | ingest | match, archive | (tenant, record id); marks and heartbeats go to every partition |
+//! | `verdicts` | match | archive | the partition of `records` it speaks of |
+//! | `matches` | match | correlate | (tenant, rule or feature, shard) |
+//! | `findings` | correlate | archive, notify | (tenant, finding id) |
+//! | `coverage` | ingest | archive | tenant |
+//! | `dead_letters` | every stage | archive | tenant |
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{Heartbeat, Mark};
+use crate::finding::Finding;
+use crate::tenant::Tenant;
+
+/// A topic of the log. The list is closed: a topic is never made from data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Topic {
+    Records,
+    Verdicts,
+    Matches,
+    Findings,
+    Coverage,
+    DeadLetters,
+}
+
+impl Topic {
+    pub const ALL: [Topic; 6] =
+        [Topic::Records, Topic::Verdicts, Topic::Matches, Topic::Findings, Topic::Coverage, Topic::DeadLetters];
+
+    /// The topic's name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Topic::Records => "records",
+            Topic::Verdicts => "verdicts",
+            Topic::Matches => "matches",
+            Topic::Findings => "findings",
+            Topic::Coverage => "coverage",
+            Topic::DeadLetters => "dead_letters",
+        }
+    }
+}
+
+/// Admit's answer for one offset of `records`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Verdict {
+    /// First sight: a row of the archive, and judged by the rules.
+    Admitted = b'a',
+    /// Known id, other content: a row of its own, judged like any other.
+    Variant = b'v',
+    /// Known id and content: counted, nothing more.
+    Duplicate = b'd',
+    /// Not a record that can be read; it went to `dead_letters`.
+    Rejected = b'r',
+    /// A mark or a heartbeat.
+    Control = b'c',
+}
+
+/// Verdicts for the offsets `from..from + codes.len()` of one partition of `records`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdicts {
+    /// The partition of `records`; the message itself lies in the partition of the same number.
+    pub partition: u32,
+    pub from: u64,
+    /// One [`Verdict`] code an offset, as ASCII letters.
+    pub codes: String,
+}
+
+impl Verdict {
+    /// The verdict that a code letter stands for.
+    pub fn from_code(code: u8) -> Option<Verdict> {
+        [Verdict::Admitted, Verdict::Variant, Verdict::Duplicate, Verdict::Rejected, Verdict::Control]
+            .into_iter()
+            .find(|verdict| *verdict as u8 == code)
+    }
+}
+
+/// One message of the `matches` topic. Everything one operator instance needs lies in one partition, because the
+/// partition follows from (tenant, rule or feature, shard).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MatchMessage {
+    /// A record that a rule selected.
+    Match(Match),
+    /// What a baseline learns from, combined over one batch.
+    Observation(Observation),
+    Mark(Mark),
+    Heartbeat(Heartbeat),
+}
+
+/// A record that a rule selected, with the values that rule's windows and texts need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Match {
+    pub tenant: Tenant,
+    /// The rule whose operator judges this match: a detection rule itself, or the correlation that refers to it.
+    pub rule_id: String,
+    /// The member rule that selected the record (for `temporal` and its kin); equal to `rule_id` for a rule by itself.
+    pub member: String,
+    /// Decides the partition and which state is loaded; usually the group key as text.
+    pub shard: String,
+    /// The group key: the values of `group-by`, in its order, folded.
+    pub group: Vec<String>,
+    pub event_id: String,
+    /// Tells variants of one id apart: the first 64 bits of the content hash.
+    pub content: u64,
+    pub event_time: DateTime<Utc>,
+    pub received: DateTime<Utc>,
+    /// False if the record must alert nobody.
+    pub notify: bool,
+    /// What `value_count`, a new-value baseline or `outside` looks at; empty where the operator needs none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+    /// How much the record counts for in a sum: items, not records.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u64,
+    /// The values shown in reason, entities and commands, by field name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, Vec<String>>,
+}
+
+/// That a value was seen for a group on a day. A set: saying it twice changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Observation {
+    pub tenant: Tenant,
+    /// The operator instance that learns from it.
+    pub rule_id: String,
+    pub shard: String,
+    pub value: String,
+    pub day: NaiveDate,
+}
+
+/// One message of the `findings` topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FindingMessage {
+    /// The newest revision of a finding: an upsert by (tenant, id).
+    Finding(Box<Finding>),
+    Heartbeat(Heartbeat),
+}
+
+/// What is known of one stretch of one feed: what the answers drawn from it rest on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    pub tenant: Tenant,
+    /// The content type, or `import:` and the file's name.
+    pub feed: String,
+    pub window_start: DateTime<Utc>,
+    pub window_end: DateTime<Utc>,
+    pub state: CoverageState,
+    /// Why, in plain words; empty for complete.
+    pub reason: String,
+}
+
+/// How much of a stretch has been had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CoverageState {
+    /// All that the source listed is in the archive.
+    Complete,
+    /// Some of it is; `reason` says what may be missing.
+    Partial,
+    /// It cannot be had any more.
+    Missing,
+}
+
+impl CoverageState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CoverageState::Complete => "complete",
+            CoverageState::Partial => "partial",
+            CoverageState::Missing => "missing",
+        }
+    }
+}
+
+/// Longest dead letter kept whole. Above it: SHA-256, length and a prefix, so that one hostile line cannot fill the log.
+pub const DEAD_LETTER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How much of a longer one is kept.
+pub const DEAD_LETTER_PREFIX_BYTES: usize = 64 * 1024;
+
+/// Something that could not be used, kept with its place and its reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    pub tenant: Tenant,
+    /// The stage and door: `import`, `management_activity`, `sink:soc`.
+    pub source: String,
+    /// File and line, blob and index, or sink and finding.
+    pub place: String,
+    /// What is wrong, in plain words.
+    pub reason: String,
+    pub received: DateTime<Utc>,
+    /// The bytes; capped, and then `whole` says what they were. As JSON they travel in base64 or as text.
+    #[serde(with = "bytes_as_text")]
+    pub bytes: Vec<u8>,
+    /// Length and SHA-256 of the whole where `bytes` is only its beginning.
+    pub whole: Option<WholeBytes>,
+}
+
+/// What a capped dead letter was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeBytes {
+    pub length: u64,
+    pub sha256: String,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn is_one(weight: &u64) -> bool {
+    *weight == 1
+}
+
+/// Bytes in JSON without a size penalty for text: a string where they are UTF-8, else an array of numbers.
+mod bytes_as_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_seq(bytes),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        Ok(match Either::deserialize(deserializer)? {
+            Either::Text(text) => text.into_bytes(),
+            Either::Bytes(bytes) => bytes,
+        })
+    }
+}

@@ -1,0 +1,402 @@
+//! Addressing values by name: `client_ip`, `Operation`, `Item.ParentFolder.Path`, `Parameters.ForwardTo`.
+//!
+//! A name of [`FIELDS`](crate::FIELDS) gives the normalised value. Anything else is a path into the record:
+//!
+//! * a key that contains dots wins over a nested path, because Microsoft writes names such as
+//!   `ConsentAction.Permissions`;
+//! * arrays fan out: the path selects the value in every member;
+//! * name/value arrays are addressed by name (`Parameters.ForwardTo`): members `{Name, Value}` and `{Key, Value}`, and
+//!   `{Name, NewValue, OldValue}`, where the name alone means the new value and `.OldValue` the old one;
+//! * where such an array is one string in cmdlet syntax (`-Name "x" -Types ("a","b")`), its parameters are
+//!   addressed the same way;
+//! * a string that holds JSON is entered when the path goes on (`Data.reid`, `OperationProperties.RuleActions.Recipients`),
+//!   and Entra's property values, which are JSON text of one string or a list of strings, are read as those strings.
+
+use std::borrow::Cow;
+
+use serde_json::Value as Json;
+
+use crate::event::{Event, Value};
+use crate::field::{self, FieldId};
+
+/// Longest string that is tried as nested JSON. Microsoft's own are under 100 kB.
+const NESTED_JSON_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most segments of a path.
+const SEGMENTS_MAX: usize = 16;
+
+/// One selected value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar<'a> {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Scalar<'a> {
+    /// The value as text, as a person would write it; empty for null.
+    pub fn to_text(&self) -> Cow<'a, str> {
+        match self {
+            Scalar::Null => Cow::Borrowed(""),
+            Scalar::Boolean(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
+            Scalar::Integer(value) => Cow::Owned(value.to_string()),
+            Scalar::Float(value) => Cow::Owned(value.to_string()),
+            Scalar::Text(text) => text.clone(),
+        }
+    }
+
+    fn into_owned(self) -> Scalar<'static> {
+        match self {
+            Scalar::Null => Scalar::Null,
+            Scalar::Boolean(value) => Scalar::Boolean(value),
+            Scalar::Integer(value) => Scalar::Integer(value),
+            Scalar::Float(value) => Scalar::Float(value),
+            Scalar::Text(text) => Scalar::Text(Cow::Owned(text.into_owned())),
+        }
+    }
+}
+
+/// A parsed address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Path(Target);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Target {
+    Field(FieldId),
+    Record(Vec<String>),
+}
+
+impl Path {
+    /// Any text is a path; more than 16 segments are read as 16, the last one holding the rest.
+    pub fn parse(text: &str) -> Path {
+        match field::by_name(text) {
+            Some(id) => Path(Target::Field(id)),
+            None => Path(Target::Record(text.splitn(SEGMENTS_MAX, '.').map(str::to_owned).collect())),
+        }
+    }
+
+    /// The normalised field it names, if it names one.
+    pub fn field(&self) -> Option<FieldId> {
+        match &self.0 {
+            Target::Field(id) => Some(*id),
+            Target::Record(_) => None,
+        }
+    }
+
+    /// Appends every value the path selects. Returns whether the field is present at all; an empty list and an empty
+    /// object are present and give no value.
+    pub fn select<'a>(&self, event: &'a Event, out: &mut Vec<Scalar<'a>>) -> bool {
+        match &self.0 {
+            Target::Field(id) => select_field(event.get(*id), out),
+            Target::Record(segments) => {
+                let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+                select(event.record(), &segments, out)
+            }
+        }
+    }
+
+    /// The same on a bare record, for those who have no event; a name of `FIELDS` selects nothing here.
+    pub fn select_record<'a>(&self, record: &'a Json, out: &mut Vec<Scalar<'a>>) -> bool {
+        match &self.0 {
+            Target::Field(_) => false,
+            Target::Record(segments) => {
+                let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+                select(record, &segments, out)
+            }
+        }
+    }
+}
+
+/// Calls `visit` with every value (not key) of the record that is text, or a number written as text.
+pub fn for_each_leaf(record: &Json, visit: &mut dyn FnMut(&str)) {
+    match record {
+        Json::Object(map) => map.values().for_each(|member| for_each_leaf(member, visit)),
+        Json::Array(items) => items.iter().for_each(|item| for_each_leaf(item, visit)),
+        Json::String(text) => visit(text),
+        Json::Number(number) => visit(&number.to_string()),
+        Json::Bool(_) | Json::Null => {}
+    }
+}
+
+fn select_field<'a>(value: &'a Value, out: &mut Vec<Scalar<'a>>) -> bool {
+    match value {
+        Value::Null => return false,
+        Value::Text(text) => out.push(Scalar::Text(Cow::Borrowed(text))),
+        Value::Integer(number) => out.push(Scalar::Integer(*number)),
+        Value::Boolean(boolean) => out.push(Scalar::Boolean(*boolean)),
+        Value::Time(time) => {
+            let text = time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
+            out.push(Scalar::Text(Cow::Owned(text)));
+        }
+        Value::TextList(list) => out.extend(list.iter().map(|text| Scalar::Text(Cow::Borrowed(text.as_str())))),
+    }
+    true
+}
+
+fn select<'a>(node: &'a Json, segments: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
+    if segments.is_empty() {
+        return leaf(node, out);
+    }
+    match node {
+        Json::Object(map) => {
+            for taken in (1..=segments.len()).rev() {
+                let key = joined(&segments[..taken]);
+                if let Some(member) = map.get(key.as_ref()) {
+                    return select(member, &segments[taken..], out);
+                }
+            }
+            false
+        }
+        Json::Array(items) => {
+            let mut present = false;
+            for item in items {
+                present |= match item {
+                    Json::Object(pair) if is_named(pair) => select_named(pair, segments, out),
+                    Json::String(text) => select_in_text(text, segments, out),
+                    other => select(other, segments, out),
+                };
+            }
+            present
+        }
+        Json::String(text) => select_in_text(text, segments, out),
+        _ => false,
+    }
+}
+
+fn joined<'s>(segments: &[&'s str]) -> Cow<'s, str> {
+    match segments {
+        [one] => Cow::Borrowed(*one),
+        many => Cow::Owned(many.join(".")),
+    }
+}
+
+/// Whether an object is an entry of a name/value array.
+fn is_named(pair: &serde_json::Map<String, Json>) -> bool {
+    let named = pair.contains_key("Name") || pair.contains_key("Key");
+    named && ["Value", "NewValue", "OldValue"].iter().any(|key| pair.contains_key(*key))
+        || pair.len() == 1 && pair.contains_key("Name")
+}
+
+fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, segments: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
+    // The entry's own keys stay reachable: `Parameters.Name` lists the names themselves only if nothing bears that name.
+    let name = pair.get("Name").or_else(|| pair.get("Key")).and_then(Json::as_str).unwrap_or_default();
+    for taken in (1..=segments.len()).rev() {
+        if joined(&segments[..taken]) != name {
+            continue;
+        }
+        let rest = &segments[taken..];
+        return match rest.first() {
+            Some(&side @ ("NewValue" | "OldValue" | "Value")) => {
+                pair.get(side).is_some_and(|value| property(value, &rest[1..], out))
+            }
+            _ => match pair.get("Value").or_else(|| pair.get("NewValue")) {
+                Some(value) => property(value, rest, out),
+                None => {
+                    // An entry without a value: the name is there, and says nothing.
+                    out.push(Scalar::Null);
+                    true
+                }
+            },
+        };
+    }
+    false
+}
+
+/// The value of a name/value entry: Entra writes JSON text here.
+fn property<'a>(value: &'a Json, rest: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
+    if !rest.is_empty() {
+        return select(value, rest, out);
+    }
+    if let Json::String(text) = value
+        && text.starts_with(['[', '"'])
+        && let Some(nested) = nested_json(text)
+    {
+        let strings: Option<Vec<String>> = match nested {
+            Json::String(inner) => Some(vec![inner]),
+            Json::Array(items) => items
+                .into_iter()
+                .map(|item| match item {
+                    Json::String(inner) => Some(inner),
+                    _ => None,
+                })
+                .collect(),
+            _ => None,
+        };
+        if let Some(strings) = strings {
+            out.extend(strings.into_iter().map(|inner| Scalar::Text(Cow::Owned(inner))));
+            return true;
+        }
+    }
+    leaf(value, out)
+}
+
+fn leaf<'a>(node: &'a Json, out: &mut Vec<Scalar<'a>>) -> bool {
+    match node {
+        Json::Null => out.push(Scalar::Null),
+        Json::Bool(value) => out.push(Scalar::Boolean(*value)),
+        Json::Number(number) => out.push(match number.as_i64() {
+            Some(integer) => Scalar::Integer(integer),
+            None => Scalar::Float(number.as_f64().unwrap_or(f64::NAN)),
+        }),
+        Json::String(text) => out.push(Scalar::Text(Cow::Borrowed(text))),
+        Json::Array(items) => {
+            for item in items {
+                leaf(item, out);
+            }
+        }
+        Json::Object(_) => {}
+    }
+    true
+}
+
+fn select_in_text<'a>(text: &'a str, segments: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
+    if let Some(nested) = nested_json(text) {
+        let mut found = Vec::new();
+        let present = select(&nested, segments, &mut found);
+        out.extend(found.into_iter().map(|scalar| -> Scalar<'a> { scalar.into_owned() }));
+        return present;
+    }
+    let mut present = false;
+    for (name, value) in cmdlet_parameters(text) {
+        if segments == [name] {
+            out.push(Scalar::Text(Cow::Owned(value)));
+            present = true;
+        }
+    }
+    present
+}
+
+fn nested_json(text: &str) -> Option<Json> {
+    let trimmed = text.trim_start();
+    let may_be = trimmed.starts_with(['{', '[', '"']) && text.len() <= NESTED_JSON_BYTES_MAX;
+    if may_be { serde_json::from_str(trimmed).ok() } else { None }
+}
+
+/// The parameters of a command in cmdlet syntax: `-Name "x" -HoldNames () -Types ("Bulk","Spam")`. Lists are joined
+/// with `;`, as the array form has them. Text that is not of that form has none.
+pub fn cmdlet_parameters(text: &str) -> Vec<(&str, String)> {
+    let mut parameters = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(after) = rest.strip_prefix('-') {
+        let end = after.find(|c: char| !c.is_alphanumeric()).unwrap_or(after.len());
+        let (name, tail) = after.split_at(end);
+        if name.is_empty() {
+            break;
+        }
+        let tail = tail.strip_prefix(':').unwrap_or(tail).trim_start();
+        let (value, tail) = cmdlet_value(tail);
+        parameters.push((name, value));
+        rest = tail.trim_start();
+    }
+    parameters
+}
+
+/// One value and what follows it. A quote inside quotes is doubled.
+fn cmdlet_value(text: &str) -> (String, &str) {
+    if let Some(inner) = text.strip_prefix('"') {
+        return quoted(inner);
+    }
+    if let Some(inner) = text.strip_prefix('(') {
+        let mut values = Vec::new();
+        let mut rest = inner.trim_start();
+        loop {
+            if let Some(after) = rest.strip_prefix(')') {
+                return (values.join(";"), after);
+            }
+            let (value, after) = match rest.strip_prefix('"') {
+                Some(inner) => quoted(inner),
+                None => {
+                    let end = rest.find([',', ')']).unwrap_or(rest.len());
+                    (rest[..end].trim().to_owned(), &rest[end..])
+                }
+            };
+            values.push(value);
+            let after = after.trim_start();
+            rest = after.strip_prefix(',').unwrap_or(after).trim_start();
+            if rest.is_empty() {
+                return (values.join(";"), rest);
+            }
+        }
+    }
+    if text.starts_with('-') {
+        return (String::new(), text);
+    }
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    (text[..end].to_owned(), &text[end..])
+}
+
+fn quoted(inner: &str) -> (String, &str) {
+    let mut value = String::new();
+    let mut rest = inner;
+    while let Some(end) = rest.find('"') {
+        value.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(after) => {
+                value.push('"');
+                rest = after;
+            }
+            None => return (value, rest),
+        }
+    }
+    value.push_str(rest);
+    (value, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selected(record: &str, path: &str) -> Option<Vec<String>> {
+        let record: Json = serde_json::from_str(record).unwrap();
+        let mut out = Vec::new();
+        let present = Path::parse(path).select_record(&record, &mut out);
+        present.then(|| out.iter().map(|scalar| scalar.to_text().into_owned()).collect())
+    }
+
+    #[test]
+    fn values_are_found_by_name_wherever_microsoft_puts_them() {
+        let record = r#"{
+            "Operation": "x",
+            "a.b": 1, "a": {"b": 2, "c": [{"d": 3}, {"d": [4, 5]}, {}]},
+            "Parameters": [{"Name": "ForwardTo", "Value": "a@b"}, {"Name": "Bare"}, {"Name": "ForwardTo", "Value": "c@d"}],
+            "ModifiedProperties": [{"Name": "Role.DisplayName", "NewValue": "[\r\n  \"Admin\"\r\n]", "OldValue": "\"None\""}, "Subject"],
+            "ExtraProperties": [{"Key": "UserAgent", "Value": "ua"}],
+            "OperationProperties": [{"Name": "RuleActions", "Value": "[{\"ActionType\":\"Forward\",\"Recipients\":[\"x@y\",\"z@y\"]}]"}],
+            "Data": "{\"reid\":\"r1\",\"n\":7}",
+            "Text": "-Name \"say \"\"hi\"\"\" -Types (\"Bulk\",\"Spam\") -Force -Size 100"
+        }"#;
+        for (path, expected) in [
+            ("Operation", Some(vec!["x"])),
+            ("a.b", Some(vec!["1"])),
+            ("a.c.d", Some(vec!["3", "4", "5"])),
+            ("a.zz", None),
+            ("Parameters.ForwardTo", Some(vec!["a@b", "c@d"])),
+            ("Parameters.Bare", Some(vec![""])),
+            ("Parameters.Absent", None),
+            ("ModifiedProperties.Role.DisplayName", Some(vec!["Admin"])),
+            ("ModifiedProperties.Role.DisplayName.OldValue", Some(vec!["None"])),
+            ("ModifiedProperties", Some(vec!["Subject"])),
+            ("ExtraProperties.UserAgent", Some(vec!["ua"])),
+            ("OperationProperties.RuleActions.Recipients", Some(vec!["x@y", "z@y"])),
+            ("Data.reid", Some(vec!["r1"])),
+            ("Data.n", Some(vec!["7"])),
+            ("Text.Name", Some(vec!["say \"hi\""])),
+            ("Text.Types", Some(vec!["Bulk;Spam"])),
+            ("Text.Force", Some(vec![""])),
+            ("Text.Size", Some(vec!["100"])),
+        ] {
+            let expected = expected.map(|list| list.into_iter().map(str::to_owned).collect::<Vec<_>>());
+            assert_eq!(selected(record, path), expected, "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn cmdlet_text_of_any_kind_ends(text in "[-a-zA-Z\"(),: ]{0,60}") {
+            let _ = cmdlet_parameters(&text);
+        }
+    }
+}
