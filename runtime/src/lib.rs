@@ -1,1 +1,5 @@
+//! The effects that every service shares: the log, the clock, configuration, metrics, HTTP for operators, shutdown.
 
+pub mod clock;
+pub mod log;
+pub mod shutdown;

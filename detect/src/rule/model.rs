@@ -1,0 +1,155 @@
+//! A rule as it runs: parsed, checked, and with nothing left that could fail on a record.
+
+use chrono::TimeDelta;
+use schemas::finding::Level;
+use schemas::path::Path;
+
+use super::condition::Detection;
+use super::text::Template;
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The rule's `id`, or its `name` where it has none: the key of its state and of its findings.
+    pub id: String,
+    /// The human alias by which correlations refer to it; the id where it has none.
+    pub name: String,
+    /// First 12 hex digits of the hash of the rule's meaning: what it selects and when it fires, not its texts.
+    pub version: String,
+    pub title: String,
+    pub description: String,
+    pub level: Level,
+    /// Technique ids from the tags (`attack.t1564.008` -> `T1564.008`).
+    pub attack: Vec<String>,
+    pub false_positives: Vec<String>,
+    pub references: Vec<String>,
+    /// Which of the six questions it helps to answer: how, when, only_one, taken, launched, left_behind.
+    pub answers: Vec<String>,
+    pub needs: Needs,
+    /// What it selects. A correlation selects through the rules it names.
+    pub kind: Kind,
+    /// Names of the fields that identify what the rule groups by, as written, in order.
+    pub group_by: Vec<String>,
+    /// When satisfied windows of one group are nearer than this, they are one episode.
+    pub gap: TimeDelta,
+    pub operator: Operator,
+    /// How much a record counts for in a sum: a path to a number; none counts 1.
+    pub weight: Option<Path>,
+    /// What the operator compares: the field of `value_count`, of a new value, of `x-outside`.
+    pub value: Option<Path>,
+    /// Keep only matches with a mail address or domain here that is not known to be the tenant's own.
+    pub outside: Option<Path>,
+    /// Whether the rule makes findings by itself. A rule that correlations refer to does not, unless it says `generate: true`.
+    pub generates: bool,
+    /// The sentence that tells what happened.
+    pub reason: Template,
+    /// What is done next, evidence first.
+    pub next: Vec<NextTemplate>,
+    /// Kind of entity (`user`, `mailbox`, `ip`, `session`, `app`, `address`) and the field that holds it.
+    pub entities: Vec<(String, String)>,
+    /// Every field that reason, commands, entities and `fields` show: what a match must carry.
+    pub shown: Vec<(String, Path)>,
+    /// The tests the rule carries.
+    pub tests: Vec<RuleTest>,
+    /// The file it came from, for messages.
+    pub file: String,
+    /// Line of its first key in that file, from 1.
+    pub line: usize,
+}
+
+/// What a rule can only see if it is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Needs {
+    /// Content types (`Audit.Exchange`).
+    pub feeds: Vec<String>,
+    pub operations: Vec<String>,
+    /// Free text: a licence or a setting without which the records do not exist.
+    pub setting: Option<String>,
+}
+
+/// What selects records for a rule.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// A Sigma detection rule.
+    Detection(Box<Detection>),
+    /// A correlation of detection rules, by name; with the paths of its group key for each, where aliases differ.
+    Correlation { members: Vec<Member>, learn_from: Vec<String> },
+}
+
+/// One rule that a correlation refers to.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub name: String,
+    /// The group key's paths for this member, in the order of `group_by`.
+    pub group_by: Vec<Path>,
+}
+
+/// When matches become a finding. Every operator is a function of the set of matches.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operator {
+    /// Every match is a finding; those nearer than the gap are one.
+    Each,
+    /// At least so much weight within the timespan.
+    EventCount { at_least: u64, timespan: TimeDelta },
+    /// At least so many distinct values within the timespan.
+    ValueCount { at_least: u64, timespan: TimeDelta },
+    /// At least so many distinct member rules within the timespan.
+    Temporal { at_least: usize, timespan: TimeDelta },
+    /// All member rules, in this order (equal times in any order), within the timespan.
+    TemporalOrdered { members: Vec<String>, timespan: TimeDelta },
+    /// A value that the group has not shown on any earlier day within the history.
+    NewValue(NewValue),
+    /// More weight within the timespan than the group's own history explains.
+    Spike(Spike),
+    /// A match whose value's domain was never seen as a mailbox owner's domain: what `x-outside` means where no
+    /// domains are configured. Like `Each`, and retracted when the domain turns out to be the tenant's own.
+    Outside,
+}
+
+/// A value new to the group. Day-resolved: only observations on days before the trigger's day count, so the order of
+/// arrival cannot matter. The group must be warm, else the rule is silent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewValue {
+    /// How many days back a sighting makes a value known.
+    pub history_days: u32,
+    /// The first sighting of anything for the group must lie at least so many days before the trigger's day.
+    pub min_days: u32,
+    /// And the group must have been seen on at least so many distinct days before it.
+    pub min_days_seen: u32,
+}
+
+/// More than own history explains: with m the median and MAD the median absolute deviation of the weights of the
+/// `history_days` whole UTC days before the window's first day (days without records count as 0, but only from the
+/// group's first day on), a window of `timespan` with weight W fires when
+/// W >= floor and W > ratio * m and W > m + deviations * 1.4826 * max(MAD, sqrt(m), 1).
+/// With fewer than `min_days` such days there is no history: then it fires when W >= cold_floor, and says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spike {
+    pub timespan: TimeDelta,
+    pub floor: u64,
+    pub ratio: f64,
+    pub deviations: f64,
+    pub history_days: u32,
+    pub min_days: u32,
+    pub cold_floor: u64,
+}
+
+/// A step to take, with its command.
+#[derive(Clone, Debug)]
+pub struct NextTemplate {
+    pub text: Template,
+    pub command: Option<Template>,
+}
+
+/// A test that a rule carries.
+#[derive(Clone, Debug)]
+pub struct RuleTest {
+    pub name: String,
+    /// Records, each a JSON object; see `rules/README.md` for the shorthand that fills in id and time.
+    pub records: Vec<serde_json::Value>,
+    /// How many findings of this rule stand at the end.
+    pub findings: usize,
+    /// Text that must occur in the reason of one of them.
+    pub reason_contains: Vec<String>,
+    pub line: usize,
+}
