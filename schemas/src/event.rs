@@ -40,6 +40,8 @@ pub enum DefectKind {
     Unreadable,
     /// A key stands twice in one object; the last one was read.
     RepeatedKey,
+    /// A list was longer than harrier keeps; the raw record still has the rest.
+    Truncated,
 }
 
 impl DefectKind {
@@ -48,6 +50,7 @@ impl DefectKind {
             DefectKind::Missing => "missing",
             DefectKind::Unreadable => "unreadable",
             DefectKind::RepeatedKey => "repeated_key",
+            DefectKind::Truncated => "truncated",
         }
     }
 }
@@ -89,15 +92,16 @@ impl Event {
             notify: received.origin.notify,
             defects: Vec::new(),
         };
+        crate::normalise::read_fields(received, &mut event);
         if parsed.repeated_key.is_some() {
             event.defects.push(Defect { field: "raw", kind: DefectKind::RepeatedKey });
         }
-        crate::normalise::read_fields(received, &mut event);
         Ok(event)
     }
 
     /// The value of a field.
     pub fn get(&self, field: FieldId) -> &Value {
+        debug_assert!(field.index() < self.values.len(), "{} is read from a field below it", field.field().name);
         self.values.get(field.index()).unwrap_or(&Value::Null)
     }
 

@@ -4,8 +4,9 @@
 //! documentation (`DESCRIBE events`). Adding a field is adding a line; files written before it read as null.
 
 use crate::envelope::Received;
-use crate::event::{Event, Value};
-use crate::normalise::{address, identity, operation, text, when};
+use crate::event::{DefectKind, Event, Value};
+use crate::normalise::{address, forwarding, identity, operation, text, when};
+use crate::path::Scalar;
 
 /// The type of a field's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +37,18 @@ pub(crate) enum Read {
     /// From the circumstances of the delivery.
     Delivery(fn(&Received) -> Value),
     /// The first source whose value the function can read.
-    First(fn(&serde_json::Value) -> Reading),
-    /// From the record as a whole and the fields above it in the table.
+    First(fn(&Scalar<'_>) -> Reading),
+    /// From the record as a whole and the fields above it in the table, never below.
     Computed(fn(&Event) -> Reading),
 }
 
 /// What reading one source gave.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reading {
     /// A value.
     Value(Value),
+    /// A value to work with, and what is odd about it.
+    Odd(Value, DefectKind),
     /// The source says nothing (empty, `<null>`, `Not Available`): look at the next one, without a defect.
     Nothing,
     /// The source says something that is not of this field's type: look on, and note a defect.
@@ -101,7 +105,7 @@ fields! {
         "The feed it came in (Audit.Exchange); null for an import.";
     BLOB_ID "blob_id" Text Delivery(|r| text::of(&r.origin.blob_id)), [],
         "The content blob, or the file and line of an import.";
-    RECORD_TYPE "record_type" Integer First(text::integer), ["RecordType"],
+    RECORD_TYPE "record_type" Integer First(operation::record_type), ["RecordType"],
         "Microsoft's number for the kind of record.";
     RECORD_TYPE_NAME "record_type_name" Text Computed(operation::record_type_name), ["RecordType"],
         "Microsoft's name for record_type; null for a number this version does not know.";
@@ -111,14 +115,18 @@ fields! {
         "The activity exactly as written, full stops, dashes and trailing spaces included.";
     OPERATION_KEY "operation_key" Text Computed(operation::key), ["Operation"],
         "The activity for comparing: trimmed, final full stop removed, dashes as '-', lower-case.";
-    OUTCOME "outcome" Text Computed(operation::outcome), ["Operation", "ErrorNumber", "ErrorCode", "ResultStatus"],
-        "success, failure, interrupted (a sign-in that was neither), or unknown. For sign-ins from Operation and ErrorNumber, never from ResultStatus, which says Success on failures.";
     ERROR_NUMBER "error_number" Integer First(text::integer), ["ErrorNumber", "ErrorCode"],
         "The sign-in error (AADSTS number): 50126 is a wrong password, 50053 a locked account.";
+    OUTCOME "outcome" Text Computed(operation::outcome), ["Operation", "ErrorNumber", "ErrorCode", "ResultStatus"],
+        "success, failure, interrupted (a sign-in that was neither), or unknown. For sign-ins from Operation and ErrorNumber, never from ResultStatus, which says Success on failures.";
     USER_ID "user_id" Text First(identity::user), ["UserId"],
         "The actor, lower-case: who did it. The owner of the mailbox is mailbox_owner.";
     USER_KEY "user_key" Text First(text::trimmed), ["UserKey"],
         "Another id of the actor; its shape depends on the workload.";
+    ACTOR_OBJECT_ID "actor_object_id" Text First(identity::key), ["TokenObjectId"],
+        "The directory object of the actor's token, lower-case: it survives a change of the UPN.";
+    ACTOR_TENANT_ID "actor_tenant_id" Text First(identity::key), ["TokenTenantId", "ActorContextId"],
+        "The actor's home tenant, lower-case; another one than organization_id is a guest, a partner or an outsider.";
     USER_TYPE "user_type" Integer First(identity::user_type), ["UserType"],
         "0 regular, 2 admin (also any person running an Exchange cmdlet), 3 Microsoft's datacenter, 4 system, 5 application, 6 service principal, 10 guest.";
     LOGON_TYPE "logon_type" Integer First(identity::logon_type), ["LogonType"],
@@ -135,6 +143,10 @@ fields! {
         "The browser session, lower-case: joins a sign-in to all that was done with it.";
     TOKEN_ID "token_id" Text First(identity::case_sensitive_key), ["AppAccessContext.UniqueTokenId", "UniqueTokenIdentifier"],
         "The access token, case-sensitive: joins a token to its actions.";
+    TOKEN_ISSUED_TIME "token_issued_time" Time First(when::utc), ["AppAccessContext.IssuedAtTime"],
+        "When the token was issued (UTC): leads to the root sign-in where session_id is missing.";
+    DEVICE_ID "device_id" Text First(identity::key), ["DeviceId", "DeviceProperties.Id"],
+        "The device, lower-case; only registered devices have one.";
     APP_ID "app_id" Text First(identity::key), ["AppId", "ClientAppId", "ApplicationId", "AppAccessContext.ClientAppId"],
         "The application that acted, lower-case.";
     OBJECT_ID "object_id" Text First(text::verbatim), ["ObjectId"],
@@ -145,16 +157,18 @@ fields! {
         "What the client says it is.";
     INTER_SYSTEMS_ID "inter_systems_id" Text First(identity::key), ["InterSystemsId"],
         "Correlation id of one Entra gesture: one consent writes several records that share it.";
-    INTERNET_MESSAGE_IDS "internet_message_ids" TextList Computed(operation::internet_message_ids), ["Item.InternetMessageId", "Folders.FolderItems.InternetMessageId", "AffectedItems.InternetMessageId", "InternetMessageId"],
-        "The messages it touched: joins what was read, sent and deleted.";
-    ITEM_COUNT "item_count" Integer Computed(operation::item_count), ["OperationCount", "Folders.FolderItems", "AffectedItems"],
-        "How many items the record stands for: messages of a MailItemsAccessed record, affected items of a bulk deletion, else 1.";
+    INTERNET_MESSAGE_IDS "internet_message_ids" TextList Computed(operation::internet_message_ids), ["Item.InternetMessageId", "Folders.FolderItems.InternetMessageId", "Messages.MessageItems.InternetMessageId", "AffectedItems.InternetMessageId", "InternetMessageId", "ExchangeMetaData.MessageID"],
+        "The messages it touched: joins what was read, sent and deleted. The first 10,000.";
+    NETWORK_MESSAGE_ID "network_message_id" Text First(identity::key), ["NetworkMessageId"],
+        "Exchange Online's own id of a message, lower-case: joins Defender's records to message trace and clicked links.";
     MAIL_ACCESS_TYPE "mail_access_type" Text First(text::trimmed), ["OperationProperties.MailAccessType"],
         "Bind (single messages) or Sync (a whole folder was downloaded).";
     IS_THROTTLED "is_throttled" Boolean First(text::boolean), ["OperationProperties.IsThrottled"],
         "True: over 1,000 binds in a day, and Microsoft records no more of them for 24 hours. Assume that everything was read.";
-    FORWARD_TARGETS "forward_targets" TextList Computed(operation::forward_targets), ["Parameters.ForwardTo", "Parameters.RedirectTo", "Parameters.ForwardAsAttachmentTo", "Parameters.ForwardingSmtpAddress", "Parameters.BlindCopyTo", "Parameters.CopyTo", "Parameters.RedirectMessageTo", "Parameters.AddToRecipients", "OperationProperties.RuleActions", "OperationProperties.ServerRule"],
-        "Every mail address that a rule, a mailbox setting or a transport rule sends mail to, lower-case.";
+    ITEM_COUNT "item_count" Integer Computed(operation::item_count), ["OperationCount", "Folders.FolderItems", "AffectedItems"],
+        "How many items the record stands for: messages of a MailItemsAccessed record, affected items of a bulk deletion, else 1.";
+    FORWARD_TARGETS "forward_targets" TextList Computed(forwarding::targets), ["Parameters.ForwardTo", "Parameters.RedirectTo", "Parameters.ForwardAsAttachmentTo", "Parameters.ForwardingSmtpAddress", "Parameters.BlindCopyTo", "Parameters.CopyTo", "Parameters.RedirectMessageTo", "Parameters.AddToRecipients", "Parameters.ForwardingAddress", "Parameters.JournalEmailAddress", "OperationProperties.RuleActions", "OperationProperties.Actions", "OperationProperties.ServerRule"],
+        "Every mail address that a rule, a mailbox setting or a transport rule sends mail to, lower-case, sorted. The first 1,000.";
     RAW "raw" Text Delivery(|_| Value::Null), [],
         "The record exactly as received. param(raw, 'ForwardTo') reads its name/value arrays by name.";
 }

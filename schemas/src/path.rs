@@ -36,6 +36,20 @@ pub enum Scalar<'a> {
 }
 
 impl<'a> Scalar<'a> {
+    /// The value of a node that is one value; none for lists and objects.
+    pub(crate) fn of(node: &'a Json) -> Option<Scalar<'a>> {
+        Some(match node {
+            Json::Null => Scalar::Null,
+            Json::Bool(value) => Scalar::Boolean(*value),
+            Json::Number(number) => match number.as_i64() {
+                Some(integer) => Scalar::Integer(integer),
+                None => Scalar::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Scalar::Text(Cow::Borrowed(text)),
+            Json::Array(_) | Json::Object(_) => return None,
+        })
+    }
+
     /// The value as text, as a person would write it; empty for null.
     pub fn to_text(&self) -> Cow<'a, str> {
         match self {
@@ -65,7 +79,40 @@ pub struct Path(Target);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Target {
     Field(FieldId),
-    Record(Vec<String>),
+    /// The whole text, and where in it each segment ends: a run of segments is a slice, so that looking for keys that
+    /// contain dots costs no allocation per record.
+    Record {
+        text: String,
+        ends: Vec<usize>,
+    },
+}
+
+/// The segments of a path that are still to be walked.
+#[derive(Clone, Copy)]
+struct Rest<'p> {
+    text: &'p str,
+    start: usize,
+    ends: &'p [usize],
+}
+
+impl<'p> Rest<'p> {
+    fn is_empty(self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn len(self) -> usize {
+        self.ends.len()
+    }
+
+    /// The next `taken` segments as one key; `taken` is between 1 and `len`.
+    fn key(self, taken: usize) -> &'p str {
+        &self.text[self.start..self.ends[taken - 1]]
+    }
+
+    /// What is left after them.
+    fn after(self, taken: usize) -> Rest<'p> {
+        Rest { text: self.text, start: (self.ends[taken - 1] + 1).min(self.text.len()), ends: &self.ends[taken..] }
+    }
 }
 
 impl Path {
@@ -73,7 +120,10 @@ impl Path {
     pub fn parse(text: &str) -> Path {
         match field::by_name(text) {
             Some(id) => Path(Target::Field(id)),
-            None => Path(Target::Record(text.splitn(SEGMENTS_MAX, '.').map(str::to_owned).collect())),
+            None => {
+                let dots = text.match_indices('.').map(|(at, _)| at).take(SEGMENTS_MAX - 1);
+                Path(Target::Record { text: text.to_owned(), ends: dots.chain([text.len()]).collect() })
+            }
         }
     }
 
@@ -81,7 +131,7 @@ impl Path {
     pub fn field(&self) -> Option<FieldId> {
         match &self.0 {
             Target::Field(id) => Some(*id),
-            Target::Record(_) => None,
+            Target::Record { .. } => None,
         }
     }
 
@@ -90,10 +140,7 @@ impl Path {
     pub fn select<'a>(&self, event: &'a Event, out: &mut Vec<Scalar<'a>>) -> bool {
         match &self.0 {
             Target::Field(id) => select_field(event.get(*id), out),
-            Target::Record(segments) => {
-                let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-                select(event.record(), &segments, out)
-            }
+            Target::Record { text, ends } => select(event.record(), Rest { text, start: 0, ends }, out),
         }
     }
 
@@ -101,10 +148,16 @@ impl Path {
     pub fn select_record<'a>(&self, record: &'a Json, out: &mut Vec<Scalar<'a>>) -> bool {
         match &self.0 {
             Target::Field(_) => false,
-            Target::Record(segments) => {
-                let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-                select(record, &segments, out)
-            }
+            Target::Record { text, ends } => select(record, Rest { text, start: 0, ends }, out),
+        }
+    }
+
+    /// The key at the top of the record that it names, if it goes no deeper: most sources of fields do not, and such a
+    /// value can be read where it stands.
+    pub(crate) fn top_level_key(&self) -> Option<&str> {
+        match &self.0 {
+            Target::Record { text, ends } if ends.len() == 1 => Some(text),
+            _ => None,
         }
     }
 }
@@ -135,16 +188,15 @@ fn select_field<'a>(value: &'a Value, out: &mut Vec<Scalar<'a>>) -> bool {
     true
 }
 
-fn select<'a>(node: &'a Json, segments: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
-    if segments.is_empty() {
+fn select<'a>(node: &'a Json, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
+    if rest.is_empty() {
         return leaf(node, out);
     }
     match node {
         Json::Object(map) => {
-            for taken in (1..=segments.len()).rev() {
-                let key = joined(&segments[..taken]);
-                if let Some(member) = map.get(key.as_ref()) {
-                    return select(member, &segments[taken..], out);
+            for taken in (1..=rest.len()).rev() {
+                if let Some(member) = map.get(rest.key(taken)) {
+                    return select(member, rest.after(taken), out);
                 }
             }
             false
@@ -153,22 +205,15 @@ fn select<'a>(node: &'a Json, segments: &[&str], out: &mut Vec<Scalar<'a>>) -> b
             let mut present = false;
             for item in items {
                 present |= match item {
-                    Json::Object(pair) if is_named(pair) => select_named(pair, segments, out),
-                    Json::String(text) => select_in_text(text, segments, out),
-                    other => select(other, segments, out),
+                    Json::Object(pair) if is_named(pair) => select_named(pair, rest, out),
+                    Json::String(text) => select_in_text(text, rest, out),
+                    other => select(other, rest, out),
                 };
             }
             present
         }
-        Json::String(text) => select_in_text(text, segments, out),
+        Json::String(text) => select_in_text(text, rest, out),
         _ => false,
-    }
-}
-
-fn joined<'s>(segments: &[&'s str]) -> Cow<'s, str> {
-    match segments {
-        [one] => Cow::Borrowed(*one),
-        many => Cow::Owned(many.join(".")),
     }
 }
 
@@ -179,19 +224,19 @@ fn is_named(pair: &serde_json::Map<String, Json>) -> bool {
         || pair.len() == 1 && pair.contains_key("Name")
 }
 
-fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, segments: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
+fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
     // The entry's own keys stay reachable: `Parameters.Name` lists the names themselves only if nothing bears that name.
     let name = pair.get("Name").or_else(|| pair.get("Key")).and_then(Json::as_str).unwrap_or_default();
-    for taken in (1..=segments.len()).rev() {
-        if joined(&segments[..taken]) != name {
+    for taken in (1..=rest.len()).rev() {
+        if rest.key(taken) != name {
             continue;
         }
-        let rest = &segments[taken..];
-        return match rest.first() {
-            Some(&side @ ("NewValue" | "OldValue" | "Value")) => {
-                pair.get(side).is_some_and(|value| property(value, &rest[1..], out))
-            }
-            _ => match pair.get("Value").or_else(|| pair.get("NewValue")) {
+        let rest = rest.after(taken);
+        let side =
+            (!rest.is_empty()).then(|| rest.key(1)).filter(|side| ["NewValue", "OldValue", "Value"].contains(side));
+        return match side {
+            Some(side) => pair.get(side).is_some_and(|value| property(value, rest.after(1), out)),
+            None => match pair.get("Value").or_else(|| pair.get("NewValue")) {
                 Some(value) => property(value, rest, out),
                 None => {
                     // An entry without a value: the name is there, and says nothing.
@@ -205,7 +250,7 @@ fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, segments: &[&str], 
 }
 
 /// The value of a name/value entry: Entra writes JSON text here.
-fn property<'a>(value: &'a Json, rest: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
+fn property<'a>(value: &'a Json, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
     if !rest.is_empty() {
         return select(value, rest, out);
     }
@@ -234,33 +279,26 @@ fn property<'a>(value: &'a Json, rest: &[&str], out: &mut Vec<Scalar<'a>>) -> bo
 
 fn leaf<'a>(node: &'a Json, out: &mut Vec<Scalar<'a>>) -> bool {
     match node {
-        Json::Null => out.push(Scalar::Null),
-        Json::Bool(value) => out.push(Scalar::Boolean(*value)),
-        Json::Number(number) => out.push(match number.as_i64() {
-            Some(integer) => Scalar::Integer(integer),
-            None => Scalar::Float(number.as_f64().unwrap_or(f64::NAN)),
-        }),
-        Json::String(text) => out.push(Scalar::Text(Cow::Borrowed(text))),
         Json::Array(items) => {
             for item in items {
                 leaf(item, out);
             }
         }
-        Json::Object(_) => {}
+        other => out.extend(Scalar::of(other)),
     }
     true
 }
 
-fn select_in_text<'a>(text: &'a str, segments: &[&str], out: &mut Vec<Scalar<'a>>) -> bool {
+fn select_in_text<'a>(text: &'a str, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
     if let Some(nested) = nested_json(text) {
         let mut found = Vec::new();
-        let present = select(&nested, segments, &mut found);
+        let present = select(&nested, rest, &mut found);
         out.extend(found.into_iter().map(|scalar| -> Scalar<'a> { scalar.into_owned() }));
         return present;
     }
     let mut present = false;
     for (name, value) in cmdlet_parameters(text) {
-        if segments == [name] {
+        if rest.key(rest.len()) == name {
             out.push(Scalar::Text(Cow::Owned(value)));
             present = true;
         }
@@ -268,7 +306,7 @@ fn select_in_text<'a>(text: &'a str, segments: &[&str], out: &mut Vec<Scalar<'a>
     present
 }
 
-fn nested_json(text: &str) -> Option<Json> {
+pub(crate) fn nested_json(text: &str) -> Option<Json> {
     let trimmed = text.trim_start();
     let may_be = trimmed.starts_with(['{', '[', '"']) && text.len() <= NESTED_JSON_BYTES_MAX;
     if may_be { serde_json::from_str(trimmed).ok() } else { None }
