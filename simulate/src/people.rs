@@ -7,9 +7,8 @@
 
 use crate::dice::Dice;
 
-const FIRST_NAMES: [&str; 14] = [
-    "alex", "robin", "sam", "kim", "jo", "max", "toni", "kay", "lee", "noa", "ira", "uli", "dani", "chris",
-];
+const FIRST_NAMES: [&str; 14] =
+    ["alex", "robin", "sam", "kim", "jo", "max", "toni", "kay", "lee", "noa", "ira", "uli", "dani", "chris"];
 const LAST_NAMES: [&str; 18] = [
     "alder", "ash", "aspen", "beech", "birch", "cedar", "cypress", "elm", "fir", "hazel", "juniper", "larch", "linden",
     "maple", "oak", "pine", "rowan", "willow",
@@ -66,12 +65,7 @@ pub(crate) struct Tenant {
 impl Tenant {
     pub(crate) fn new(id: &str, domain: &str) -> Tenant {
         let label = domain.split('.').next().unwrap_or(domain).to_owned();
-        Tenant {
-            id: id.to_owned(),
-            domain: domain.to_owned(),
-            organization: format!("{label}.onmicrosoft.com"),
-            label,
-        }
+        Tenant { id: id.to_owned(), domain: domain.to_owned(), organization: format!("{label}.onmicrosoft.com"), label }
     }
 }
 
@@ -96,7 +90,7 @@ impl Person {
         let place = number as usize;
         let first = FIRST_NAMES[place % FIRST_NAMES.len()];
         // The two lists advance against each other, so that neighbours share neither name.
-        let last = LAST_NAMES[(place + place / FIRST_NAMES.len()) % LAST_NAMES.len()];
+        let last = LAST_NAMES[(place % FIRST_NAMES.len() + place / FIRST_NAMES.len()) % LAST_NAMES.len()];
         let alias = match place / (FIRST_NAMES.len() * LAST_NAMES.len()) {
             0 => format!("{first}.{last}"),
             round => format!("{first}.{last}{}", round + 1),
@@ -132,9 +126,6 @@ impl Person {
         }
     }
 }
-
-
-
 
 fn display_name(alias: &str) -> String {
     let words: Vec<String> = alias

@@ -1,0 +1,15 @@
+//! What can go wrong before a world is served; afterwards things only go wrong on purpose.
+
+use std::net::SocketAddr;
+
+/// Each message names what was given and what would have been right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("no scenario is called {given:?}; there are quiet and takeover")]
+    UnknownScenario { given: String },
+    #[error("no fault is called {given:?}; there are expired_token, throttle, server_error and truncated_body")]
+    UnknownFault { given: String },
+}

@@ -1,0 +1,258 @@
+//! Which blob holds which record, and when it becomes available.
+//!
+//! Guarantee: every record of the world lies in at least one blob; a blob never becomes available before its newest
+//! record happened, nor so long ago that the listing's seven days no longer reach it.
+//!
+//! The listing reaches seven days back but baselines want weeks. So records older than the oldest blob are packed into
+//! blobs of that day: a late delivery, which the real service does too.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::dice::Dice;
+use crate::records::CONTENT_TYPES;
+use crate::{Options, Pace, World};
+
+/// A day less than the listing reaches, so that a server that runs overnight still serves everything.
+const OLDEST_BLOB: TimeDelta = TimeDelta::days(6);
+/// The backlog of older history arrives over this long.
+const BACKLOG: TimeDelta = TimeDelta::hours(20);
+/// What a fast pace stretches over real time: the story begins five hours before the end.
+const PLAYED: TimeDelta = TimeDelta::hours(6);
+const EXPIRY: TimeDelta = TimeDelta::days(7);
+/// A blob's second listing comes this long after its first.
+const RELISTED_AFTER: TimeDelta = TimeDelta::minutes(10);
+
+#[derive(Debug)]
+pub(crate) struct Blob {
+    pub(crate) id: String,
+    pub(crate) content_type: &'static str,
+    pub(crate) created: DateTime<Utc>,
+    /// Places in `World::records`.
+    pub(crate) records: Vec<usize>,
+    /// Shown again in the window that holds this moment.
+    relisted: Option<DateTime<Utc>>,
+}
+
+impl Blob {
+    pub(crate) fn expires(&self) -> DateTime<Utc> {
+        self.created + EXPIRY
+    }
+}
+
+pub(crate) struct Shelf {
+    blobs: Vec<Blob>,
+    by_id: HashMap<String, usize>,
+}
+
+/// One record on its way.
+struct Arrival {
+    at: DateTime<Utc>,
+    tie: u64,
+    record: usize,
+}
+
+impl Shelf {
+    pub(crate) fn pack(world: &World, options: &Options) -> Shelf {
+        let mut dice = Dice::new(options.seed, "delivery", 0);
+        let history = world.records.first().map_or(options.end, |record| record.created);
+        let mut blobs = Vec::new();
+        for content_type in CONTENT_TYPES {
+            let mut arrivals = Vec::new();
+            for (index, record) in world.records.iter().enumerate() {
+                if record.content_type == content_type {
+                    schedule(&mut dice, options, history, (index, record.created), &mut arrivals);
+                }
+            }
+            arrivals.sort_by_key(|arrival| (arrival.at, arrival.tie));
+            fill(&mut dice, options, content_type, &arrivals, &mut blobs);
+        }
+        let by_id = blobs.iter().enumerate().map(|(place, blob)| (blob.id.clone(), place)).collect();
+        Shelf { blobs, by_id }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.blobs.len()
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<(usize, &Blob)> {
+        let place = *self.by_id.get(id)?;
+        self.blobs.get(place).map(|blob| (place, blob))
+    }
+
+    /// The blobs of `[start, end)` that exist by `now`, in the order in which they appeared; what appears later comes
+    /// after what is there, so that a page's offset stays true.
+    pub(crate) fn window(
+        &self,
+        content_type: &str,
+        (start, end): (DateTime<Utc>, DateTime<Utc>),
+        now: DateTime<Utc>,
+    ) -> Vec<&Blob> {
+        let mut shown: Vec<(DateTime<Utc>, &Blob)> = self
+            .blobs
+            .iter()
+            .filter(|blob| blob.content_type == content_type)
+            .flat_map(|blob| [Some(blob.created), blob.relisted].into_iter().flatten().map(move |at| (at, blob)))
+            .filter(|(at, _)| (start..end).contains(at) && *at <= now)
+            .collect();
+        shown.sort_by(|one, other| (one.0, &one.1.id).cmp(&(other.0, &other.1.id)));
+        shown.into_iter().map(|(_, blob)| blob).collect()
+    }
+}
+
+/// Decides when a record becomes available, and whether it comes again.
+fn schedule(
+    dice: &mut Dice,
+    options: &Options,
+    history: DateTime<Utc>,
+    (record, created): (usize, DateTime<Utc>),
+    arrivals: &mut Vec<Arrival>,
+) {
+    let delivery = &options.delivery;
+    let mut latency =
+        if delivery.shuffled { TimeDelta::seconds(dice.between(300, 4_500)) } else { TimeDelta::minutes(20) };
+    if delivery.late && dice.percent(4) {
+        latency += TimeDelta::seconds(dice.between(2 * 3_600, 25 * 3_600));
+    }
+    let mut latencies = vec![latency];
+    if delivery.duplicates && dice.percent(4) {
+        latencies.push(latency + TimeDelta::seconds(dice.between(1, 1_800)));
+    }
+    if delivery.duplicates && dice.percent(1) {
+        latencies.push(latency + TimeDelta::seconds(dice.between(86_400, 4 * 86_400)));
+    }
+    for latency in latencies {
+        let at = match options.pace {
+            Pace::Fast { real } if created >= options.end - PLAYED => {
+                played(options.end, TimeDelta::from_std(real).unwrap_or(TimeDelta::zero()), created, latency)
+            }
+            Pace::Fast { .. } | Pace::AllAtOnce => placed(dice, options, history, created, latency),
+        };
+        let tie = if delivery.shuffled { dice.next() } else { record as u64 };
+        arrivals.push(Arrival { at, tie, record });
+    }
+}
+
+/// The moment of availability for what is there from the start.
+fn placed(
+    dice: &mut Dice,
+    options: &Options,
+    history: DateTime<Utc>,
+    created: DateTime<Utc>,
+    latency: TimeDelta,
+) -> DateTime<Utc> {
+    let (oldest, latest) = (options.end - OLDEST_BLOB, options.end - TimeDelta::seconds(1));
+    let natural = created + latency;
+    if natural < oldest {
+        let share = (created - history).num_seconds() as f64 / (oldest - history).num_seconds().max(1) as f64;
+        return oldest + TimeDelta::milliseconds((share * BACKLOG.num_milliseconds() as f64) as i64);
+    }
+    if natural <= latest {
+        return natural;
+    }
+    if !options.delivery.shuffled {
+        return latest;
+    }
+    let earliest = created.max(latest - TimeDelta::minutes(15)) + TimeDelta::seconds(1);
+    earliest + TimeDelta::milliseconds(dice.between(0, (latest - earliest).num_milliseconds()))
+}
+
+/// The moment of availability in a world played fast: hours shrink to seconds after `end`. A quarter of the latency is
+/// kept, enough to unorder the records and to let late ones come last.
+fn played(end: DateTime<Utc>, real: TimeDelta, created: DateTime<Utc>, latency: TimeDelta) -> DateTime<Utc> {
+    let position = (created - (end - PLAYED)) + latency / 4;
+    let share = (position.num_milliseconds() as f64 / PLAYED.num_milliseconds() as f64).clamp(0.0, 1.0);
+    end + TimeDelta::milliseconds((share * real.num_milliseconds() as f64) as i64)
+}
+
+/// Cuts a content type's arrivals into blobs. A blob is available when its last record is.
+fn fill(dice: &mut Dice, options: &Options, content_type: &'static str, arrivals: &[Arrival], blobs: &mut Vec<Blob>) {
+    let mut rest = arrivals;
+    while let Some(first) = rest.first() {
+        let is_played = first.at >= options.end;
+        let longest = match options.pace {
+            Pace::Fast { real } if is_played => TimeDelta::from_std(real / 30).unwrap_or(TimeDelta::zero()),
+            Pace::Fast { .. } | Pace::AllAtOnce => TimeDelta::hours(1),
+        };
+        let count = rest
+            .iter()
+            .take(options.delivery.blob_records.max(1))
+            .take_while(|arrival| arrival.at - first.at <= longest)
+            // History must not wait for the story in one blob with it.
+            .take_while(|arrival| (arrival.at >= options.end) == is_played)
+            .count();
+        let (chunk, remaining) = rest.split_at(count.max(1));
+        rest = remaining;
+        let created = chunk.last().map_or(first.at, |last| last.at);
+        let mut records: Vec<usize> = chunk.iter().map(|arrival| arrival.record).collect();
+        if options.delivery.shuffled {
+            dice.shuffle(&mut records);
+        }
+        let relisted = (options.delivery.duplicates && dice.percent(15)).then_some(created + RELISTED_AFTER);
+        blobs.push(Blob {
+            id: content_id(dice, content_type, first.at, created),
+            content_type,
+            created,
+            records,
+            relisted,
+        });
+    }
+}
+
+/// Two stamps of 23 digits, the content type twice, the region twice: opaque to clients, and full of `$`.
+fn content_id(dice: &mut Dice, content_type: &str, opened: DateTime<Utc>, closed: DateTime<Utc>) -> String {
+    let mut stamp = |at: DateTime<Utc>| format!("{}{:06}", at.format("%Y%m%d%H%M%S%3f"), dice.between(0, 1_000_000));
+    let (opened, closed) = (stamp(opened), stamp(closed));
+    let name = content_type.replace('.', "_");
+    format!("{opened}${closed}${}${name}$emea0042$emea0042", name.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn options(pace: Pace) -> Options {
+        let end = DateTime::from_timestamp(1_795_255_471, 0).unwrap();
+        Options { users: 4, days: 16, pace, ..Options::new(end) }
+    }
+
+    #[test]
+    fn everything_is_packed_and_nothing_is_available_before_it_happened() {
+        let options = options(Pace::AllAtOnce);
+        let world = World::generate(&options);
+        let shelf = Shelf::pack(&world, &options);
+        let mut deliveries = vec![0_u32; world.records.len()];
+        for blob in &shelf.blobs {
+            assert!(blob.created < options.end && blob.created >= options.end - OLDEST_BLOB, "{blob:?}");
+            for record in &blob.records {
+                assert!(world.records[*record].created < blob.created);
+                deliveries[*record] += 1;
+            }
+        }
+        assert!(deliveries.iter().all(|count| *count >= 1));
+        assert!(deliveries.iter().any(|count| *count >= 2));
+    }
+
+    #[test]
+    fn a_fast_world_shows_history_at_once_and_the_story_by_and_by() {
+        let real = Duration::from_secs(15);
+        let options = options(Pace::Fast { real });
+        let world = World::generate(&options);
+        let shelf = Shelf::pack(&world, &options);
+        let shown = |seconds: i64| -> usize {
+            shelf.blobs.iter().filter(|blob| blob.created <= options.end + TimeDelta::seconds(seconds)).count()
+        };
+        assert!(shown(0) > 0);
+        let growth = [0, 5, 10, 15].map(shown);
+        assert!(growth.is_sorted_by(|earlier, later| earlier < later), "{growth:?}");
+        assert_eq!(shown(15), shelf.len());
+        for blob in shelf.blobs.iter().filter(|blob| blob.created <= options.end) {
+            for record in &blob.records {
+                assert!(!world.records[*record].malicious);
+            }
+        }
+    }
+}
