@@ -117,7 +117,7 @@ fields! {
         "The activity for comparing: trimmed, final full stop removed, dashes as '-', lower-case.";
     ERROR_NUMBER "error_number" Integer First(text::integer), ["ErrorNumber", "ErrorCode"],
         "The sign-in error (AADSTS number): 50126 is a wrong password, 50053 a locked account.";
-    OUTCOME "outcome" Text Computed(operation::outcome), ["Operation", "ErrorNumber", "ErrorCode", "ResultStatus"],
+    OUTCOME "outcome" Text Computed(operation::outcome), ["Operation", "ErrorNumber", "ErrorCode", "LogonError", "ResultStatus"],
         "success, failure, interrupted (a sign-in that was neither), or unknown. For sign-ins from Operation and ErrorNumber, never from ResultStatus, which says Success on failures.";
     USER_ID "user_id" Text First(identity::user), ["UserId"],
         "The actor, lower-case: who did it. The owner of the mailbox is mailbox_owner.";

@@ -92,7 +92,12 @@ fn is_localhost(text: &str) -> bool {
 fn address_of(text: &str) -> Option<IpAddr> {
     // `fe80::1%12`: the zone names a network card of the machine that wrote it.
     let text = text.split_once('%').map_or(text, |(address, _)| address);
-    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    // `ffff:192.0.2.7`, as Copilot records write it: a mapped address that has lost its colons.
+    let (_, mapped) = text.split_at_checked(5).filter(|(prefix, _)| prefix.eq_ignore_ascii_case("ffff:"))?;
+    mapped.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
 /// A port; none inside where there is none written, or 0, which no connection has.
@@ -122,15 +127,15 @@ mod tests {
             ("::ffff:192.0.2.7", "192.0.2.7", None),
             ("::ffff:192.0.2.7:443", "192.0.2.7", Some(443)),
             ("[::FFFF:192.0.2.7]:443", "192.0.2.7", Some(443)),
+            ("ffff:192.0.2.7", "192.0.2.7", None),
             ("::1", "::1", None),
             ("fe80::1%12", "fe80::1", None),
             ("192.0.2.7:", "192.0.2.7", None),
             ("192.0.2.7:99999", "192.0.2.7", None),
             ("192.0.2.7:0", "192.0.2.7", None),
         ] {
-            let expected = Some(Endpoint { address: address.parse().unwrap(), port });
-            assert_eq!(endpoint(text), expected, "{text}");
-            assert_eq!(expected.unwrap().address.to_string(), address);
+            let read = endpoint(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!((read.address.to_string().as_str(), read.port), (address, port), "{text}");
         }
     }
 

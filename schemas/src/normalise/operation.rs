@@ -82,8 +82,9 @@ impl Outcome {
     }
 }
 
-/// `said` is what the operation's name says, which holds where there is no error number. An unknown number is an
-/// interruption: counted as failures, Microsoft's many prompts would drown every count of wrong passwords.
+/// `said` is what the operation's name says, which holds where there is neither an error number nor, as in records of
+/// 2020, an error name that says it was an interruption (`UserStrongAuthClientAuthNRequiredInterrupt`). An unknown
+/// number is an interruption: counted as failures, Microsoft's many prompts would drown every count of wrong passwords.
 fn sign_in(event: &Event, said: Outcome) -> Outcome {
     match event.get(field::ERROR_NUMBER) {
         Value::Integer(0 | 50140) if said == Outcome::Success => Outcome::Success,
@@ -91,7 +92,10 @@ fn sign_in(event: &Event, said: Outcome) -> Outcome {
             let known = SIGN_IN_ERRORS.iter().find(|(known, ..)| known == number);
             known.map_or(Outcome::Interrupted, |(_, outcome, _)| *outcome)
         }
-        _ => said,
+        _ => {
+            let name = event.record().get("LogonError").and_then(Json::as_str).unwrap_or_default();
+            if name.trim_end().ends_with("Interrupt") { Outcome::Interrupted } else { said }
+        }
     }
 }
 
