@@ -1,11 +1,11 @@
 //! Ordinary office work: the haystack.
 //!
 //! Guarantee: nothing here comes from the attacker's network, and what looks like an attack has an innocent reason: a
-//! mistyped password, a rule for newsletters made at one's own desk, a calendar shared, Outlook synchronising its rules.
-//! Rules of detection are judged by what they say about these.
+//! mistyped password, a rule for newsletters made at one's own desk, a calendar shared, Outlook synchronising its
+//! rules. Rules of detection are judged by what they say about these.
 //!
-//! Everything a person does on one day happens in one session, a function of seed, person and day; so a stream of single
-//! records and a whole day made at once show the same tenant.
+//! Everything a person does on one day happens in one session, a function of seed, person and day; so a stream of
+//! single records and a whole day made at once show the same tenant.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -135,7 +135,7 @@ impl Office {
 
     fn read(&self, dice: &mut Dice, at: DateTime<Utc>, access: Access<'_>) -> Record {
         let shape = if dice.percent(30) { BindShape::Newer } else { BindShape::Classic };
-        let messages = (0..dice.between(1, 5)).map(|_| ordinary_message(dice)).collect();
+        let messages = (0..dice.between(1, 8)).map(|_| ordinary_message(dice)).collect();
         let path = *dice.pick(&[INBOX, INBOX, INBOX, SENT_ITEMS]);
         mailbox::bind(&self.tenant, dice, at, access, shape, &[(path, messages)])
     }
@@ -151,7 +151,9 @@ impl Office {
         if access.client == Client::Desktop {
             let condition = format!("{{([DisplayType=0], ((SenderSearchKey Equal SMTP:{})))}}", from.to_uppercase());
             let actions = json!([{
-                "ActionType": "Move", "DestinationFolderId": format!("AAAAA{}", dice.hex(20)), "FolderIsInThisStore": "True",
+                "ActionType": "Move",
+                "DestinationFolderId": format!("AAAAA{}", dice.hex(20)),
+                "FolderIsInThisStore": "True",
             }]);
             let rule = RuleChange::Add { name, condition: &condition, actions };
             return mailbox::update_inbox_rules(&self.tenant, dice, at, access, &rule);
@@ -198,7 +200,9 @@ impl Office {
             .iter()
             .map(|(name, value)| (*name, if *name == "Identity" { object.as_str() } else { *value }))
             .collect();
-        exchange::cmdlet(&self.tenant, dice, at, &runner, (operation, &object), &parameters)
+        let settings = format!("{}\\Admin Audit Log Settings", self.tenant.organization);
+        let object = if operation == "Set-AdminAuditLogConfig" { &settings } else { &object };
+        exchange::cmdlet(&self.tenant, dice, at, &runner, (operation, object), &parameters)
     }
 
     /// How a person's day begins: now and then a slip, then in.

@@ -97,6 +97,7 @@ impl Default for Delivery {
 pub enum Pace {
     /// Everything is there when the server starts.
     AllAtOnce,
-    /// The last hours, in which the story plays, arrive spread over this much real time; what is older is there at once.
+    /// The last hours, in which the story plays, arrive spread over this much real time; what is older is there at
+    /// once.
     Fast { real: Duration },
 }

@@ -43,7 +43,7 @@ pub struct FakeTenant {
 }
 
 /// What was asked of the server so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
     pub tokens: u64,
     pub listings: u64,
@@ -93,6 +93,9 @@ type Parameters = Query<Vec<(String, String)>>;
 impl FakeTenant {
     /// Generates the world and serves it. Port 0 takes any free port.
     pub async fn start(options: Options, listen: SocketAddr) -> Result<FakeTenant, Error> {
+        // Before the world is made, which takes a while: a reader's clock does not wait, and content must not appear
+        // behind the moment up to which it has already asked.
+        let started = Instant::now();
         let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen { address: listen, source })?;
         let address = listener.local_addr().map_err(|source| Error::Listen { address: listen, source })?;
         let world = World::generate(&options);
@@ -100,7 +103,7 @@ impl FakeTenant {
         tracing::info!(%address, records = world.records.len(), blobs = shelf.len(), "fake tenant starts");
         let service = Arc::new(Service {
             base: format!("http://{address}"),
-            started: Instant::now(),
+            started,
             tokens: Tokens::new(&options.client_secret),
             faults: FaultPlan::new(options.seed, &options.faults),
             subscriptions: Mutex::new(BTreeMap::new()),

@@ -98,7 +98,11 @@ pub(crate) fn sign_in(
     draft.put("Target", json!([{"ID": resource, "Type": 0}]));
     draft.put("TargetContextId", tenant.id.clone());
     draft.put("ApplicationId", application);
-    draft.put("DeviceProperties", device(session));
+    // Many token requests say nothing of the device, and so nothing of the session.
+    let is_silent = outcome.operation == "UserLoggedIn" && outcome.request == "OAuth2:Token" && dice.percent(60);
+    if !is_silent {
+        draft.put("DeviceProperties", device(session));
+    }
     draft.put("ErrorNumber", outcome.number);
     draft.put_some("LogonError", outcome.name);
     draft.close(ENTRA)

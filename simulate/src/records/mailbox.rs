@@ -1,7 +1,7 @@
 //! What happens inside mailboxes: reading (types 50 and 2), sending and rule changes (type 2), deleting (type 3).
 //!
-//! Binds carry only `ClientIPAddress`; the others carry `ClientIP` as well. The newer shape of a bind has no `SessionId`
-//! and no `IsThrottled`: its session is `AppAccessContext.AADSessionId`. Both shapes are produced.
+//! Binds carry only `ClientIPAddress`; the others carry `ClientIP` as well. The newer shape of a bind has no
+//! `SessionId` and no `IsThrottled`: its session is `AppAccessContext.AADSessionId`. Both shapes are produced.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};

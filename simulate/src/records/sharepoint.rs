@@ -1,8 +1,9 @@
 //! Files in SharePoint and OneDrive (type 6) and sharing (type 14). No `ResultStatus`; user names in small letters.
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 
-use super::{Draft, Opening, SHAREPOINT, timed_id};
+use super::{Draft, Opening, SHAREPOINT, SHAREPOINT_ONLINE_APP, timed_id};
 use crate::Record;
 use crate::dice::{Dice, fingerprint};
 use crate::people::{Person, Session, Tenant};
@@ -65,7 +66,8 @@ fn open(
             user_key: &format!("i:0h.f|membership|{}@live.com", person.puid.to_lowercase()),
             user_type: 0,
             workload: place.workload,
-            client_ip: Some(&session.ip),
+            // Now and then the field is there and empty.
+            client_ip: Some(if dice.percent(2) { "" } else { &session.ip }),
             object_id: Some(&url),
             user_id: &person.user_name.to_lowercase(),
         },
@@ -73,6 +75,16 @@ fn open(
     // Ids of site and list are functions of the site, of the item of its address: records of one file agree.
     let mut site = Dice::new(fingerprint(place.site_url.as_bytes()), "site", 0);
     let mut item = Dice::new(fingerprint(url.as_bytes()), "item", 0);
+    draft.put(
+        "AppAccessContext",
+        json!({
+            "AADSessionId": session.id,
+            "ClientAppId": SHAREPOINT_ONLINE_APP,
+            "ClientAppName": "Office 365 SharePoint Online",
+            "CorrelationId": dice.guid(),
+            "UniqueTokenId": format!("{}AA", dice.hex(20)),
+        }),
+    );
     draft.put("CorrelationId", dice.guid());
     draft.put("EventSource", "SharePoint");
     draft.put("ItemType", "File");
@@ -81,6 +93,11 @@ fn open(
     draft.put("Site", site.guid());
     draft.put("UserAgent", session.browser.agent);
     draft.put("WebId", site.guid());
+    draft.put("AuthenticationType", "OAuth");
+    draft.put("BrowserName", session.browser.name);
+    draft.put("IsManagedDevice", false);
+    draft.put("GeoLocation", "EUR");
+    draft.put("AssociatedAdminUnits", json!([]));
     draft
 }
 
