@@ -15,12 +15,12 @@ const EXPECTED: &[(&str, &str, &str, usize, &str)] = &[
     ("elastic-beats-o365", "client_ip", "unreadable", 3, "host names"),
     ("elastic-beats-o365", "operation", "missing", 15, "records cut down to their address"),
     ("elastic-integrations-o365", "client_ip", "unreadable", 3, "host names"),
-    ("elastic-integrations-o365", "id", "missing", 1, "a record cut down to an address in brackets"),
+    ("elastic-integrations-o365", "id", "missing", 1, "a record cut down to a server name"),
     ("elastic-integrations-o365", "operation", "missing", 16, "records cut down to their address"),
     ("msticpy-officeactivity-random", "logon_type", "unreadable", 2, "anonymised by force: 4b1b8"),
     ("wazuh-tests", "client_ip", "unreadable", 127, "the word sanitized"),
-    ("wazuh-tests", "event_time", "missing", 1, "a record cut down to its type"),
-    ("wazuh-tests", "id", "missing", 1, "a record cut down to its type"),
+    ("wazuh-tests", "event_time", "missing", 1, "a line of a collector about itself"),
+    ("wazuh-tests", "id", "missing", 1, "a line of a collector about itself"),
     ("wazuh-tests", "operation", "missing", 100, "records cut down to their type"),
 ];
 

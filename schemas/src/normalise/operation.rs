@@ -38,7 +38,7 @@ pub(crate) fn record_type_name(event: &Event) -> Reading {
 pub(crate) fn key(event: &Event) -> Reading {
     let Some(operation) = event.text(field::OPERATION) else { return Reading::Nothing };
     let trimmed = operation.trim();
-    let bare = trimmed.strip_suffix('.').unwrap_or(trimmed).trim_end();
+    let bare = trimmed.strip_suffix('.').map(str::trim_end).filter(|bare| !bare.is_empty()).unwrap_or(trimmed);
     Reading::Value(Value::Text(bare.chars().map(plain_dash).flat_map(char::to_lowercase).collect()))
 }
 
