@@ -2,9 +2,22 @@
 //!
 //! A rule that loads cannot fail on a record: names, types, patterns and references are checked when it is loaded,
 //! all problems at once, each with its file, line and column.
+//!
+//! The way of a rule: text -> [`yaml`] tree with places -> `document` (one rule, unlinked) -> [`set`] (names resolved
+//! across files, tuning applied) -> [`model::Rule`].
 
 pub mod condition;
+mod detection;
+mod logsource;
 pub mod model;
+mod modifier;
+mod names;
+mod pattern;
+mod predicate;
+mod report;
 pub mod text;
+mod value;
+mod yaml;
 
 pub use model::{Kind, Member, Operator, Rule};
+pub use report::{Code, Report, RuleErrors};

@@ -1,0 +1,335 @@
+//! What a detection asks of a record, evaluated as the specification reads: naive on purpose. This is the meaning of
+//! a rule; whatever is faster must agree with it.
+//!
+//! A field may have several values (arrays fan out). A test holds if any of them satisfies it; `all` asks that each
+//! listed value be satisfied by some value of the field; negation stands outside. Nothing here can fail.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::net::IpAddr;
+
+use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
+use ipnet::IpNet;
+use schemas::Event;
+use schemas::path::{Path, Scalar, for_each_leaf};
+
+use super::pattern::{Pattern, fold_text};
+
+/// A field of the record: the values of one path, or of several where a rule's dialect has one name for them.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: String,
+    pub paths: Vec<FieldPath>,
+}
+
+/// One path, and its segments for reaching what lies deeper.
+#[derive(Clone, Debug)]
+pub struct FieldPath {
+    path: Path,
+    segments: Vec<String>,
+}
+
+impl FieldPath {
+    pub fn parse(text: &str) -> FieldPath {
+        let path = Path::parse(text);
+        let segments = if path.field().is_some() { Vec::new() } else { text.split('.').map(str::to_owned).collect() };
+        FieldPath { path, segments }
+    }
+
+    /// Appends the values; whether the field is there. A path that ends at an object, or at an array of objects, has
+    /// no value of its own: then it has all values inside, which is how rules written for flattened records read it.
+    fn select<'a>(&self, event: &'a Event, out: &mut Vec<Scalar<'a>>) -> bool {
+        let before = out.len();
+        let present = self.path.select(event, out);
+        if present && out.len() == before && !self.segments.is_empty() {
+            leaves(event.record(), &self.segments, out);
+        }
+        present
+    }
+}
+
+fn leaves<'a>(node: &'a serde_json::Value, segments: &[String], out: &mut Vec<Scalar<'a>>) {
+    match (node, segments) {
+        (serde_json::Value::Array(items), [_, ..]) => items.iter().for_each(|item| leaves(item, segments, out)),
+        (serde_json::Value::Object(map), [first, rest @ ..]) => {
+            if let Some(member) = map.get(first) {
+                leaves(member, rest, out);
+            }
+        }
+        (node, []) => for_each_leaf(node, &mut |text| out.push(Scalar::Text(Cow::Owned(text.to_owned())))),
+        _ => {}
+    }
+}
+
+impl Field {
+    fn select<'a>(&self, event: &'a Event, out: &mut Vec<Scalar<'a>>) -> bool {
+        let mut present = false;
+        for path in &self.paths {
+            present |= path.select(event, out);
+        }
+        present
+    }
+}
+
+/// A number of a rule or of a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    Integer(i64),
+    Float(f64),
+}
+
+impl Number {
+    /// A number written as text, white space around it allowed.
+    pub fn parse(text: &str) -> Option<Number> {
+        let text = text.trim();
+        let allowed = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E');
+        if !text.bytes().any(|byte| byte.is_ascii_digit()) || !text.bytes().all(allowed) {
+            return None;
+        }
+        if let Ok(integer) = text.parse() {
+            return Some(Number::Integer(integer));
+        }
+        text.parse().ok().filter(|float: &f64| float.is_finite()).map(Number::Float)
+    }
+
+    fn of(scalar: &Scalar<'_>) -> Option<Number> {
+        match scalar {
+            Scalar::Integer(integer) => Some(Number::Integer(*integer)),
+            Scalar::Float(float) => Some(Number::Float(*float)),
+            Scalar::Text(text) => Number::parse(text),
+            Scalar::Null | Scalar::Boolean(_) => None,
+        }
+    }
+
+    fn compare(self, other: Number) -> Option<Ordering> {
+        match (self, other) {
+            (Number::Integer(a), Number::Integer(b)) => Some(a.cmp(&b)),
+            (a, b) => a.float().partial_cmp(&b.float()),
+        }
+    }
+
+    fn float(self) -> f64 {
+        match self {
+            Number::Integer(integer) => integer as f64,
+            Number::Float(float) => float,
+        }
+    }
+}
+
+/// How numbers are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Comparison {
+    fn holds(self, ordering: Option<Ordering>) -> bool {
+        ordering.is_some_and(|ordering| match self {
+            Comparison::Equal => ordering.is_eq(),
+            Comparison::Less => ordering.is_lt(),
+            Comparison::LessOrEqual => ordering.is_le(),
+            Comparison::Greater => ordering.is_gt(),
+            Comparison::GreaterOrEqual => ordering.is_ge(),
+        })
+    }
+}
+
+/// A part of a moment, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatePart {
+    Minute,
+    Hour,
+    Day,
+    /// ISO week, 1 to 53.
+    Week,
+    Month,
+    Year,
+}
+
+impl DatePart {
+    fn of(self, time: DateTime<Utc>) -> i64 {
+        match self {
+            DatePart::Minute => i64::from(time.minute()),
+            DatePart::Hour => i64::from(time.hour()),
+            DatePart::Day => i64::from(time.day()),
+            DatePart::Week => i64::from(time.iso_week().week()),
+            DatePart::Month => i64::from(time.month()),
+            DatePart::Year => i64::from(time.year()),
+        }
+    }
+}
+
+/// Where one value stands in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affix {
+    Whole,
+    Contains,
+    StartsWith,
+    EndsWith,
+}
+
+/// One question about the values of a field.
+#[derive(Clone, Debug)]
+pub enum Test {
+    /// Text; with the number it is if it can be read as one.
+    Text {
+        pattern: Pattern,
+        number: Option<Number>,
+    },
+    Number(Number),
+    Boolean(bool),
+    /// Absent, null, or an empty list.
+    Null,
+    Exists(bool),
+    Regex(regex::Regex),
+    Compare(Comparison, Number),
+    Part(DatePart, Comparison, i64),
+    Network(IpNet),
+    Reference {
+        field: Field,
+        affix: Affix,
+        cased: bool,
+    },
+    /// Several forms of one value.
+    AnyOf(Vec<Test>),
+}
+
+impl Test {
+    fn holds(&self, values: &[Scalar<'_>], present: bool, event: &Event) -> bool {
+        match self {
+            Test::Null => values.iter().all(|value| *value == Scalar::Null) || values.contains(&Scalar::Null),
+            Test::Exists(expected) => present == *expected,
+            Test::AnyOf(tests) => tests.iter().any(|test| test.holds(values, present, event)),
+            Test::Reference { field, affix, cased } => {
+                let mut others = Vec::new();
+                field.select(event, &mut others);
+                let is = |value: &Scalar<'_>, other: &Scalar<'_>| refers(value, other, *affix, *cased);
+                values.iter().any(|value| others.iter().any(|other| is(value, other)))
+            }
+            _ => values.iter().any(|value| self.holds_for(value)),
+        }
+    }
+
+    /// For the tests that look at one value at a time.
+    fn holds_for(&self, value: &Scalar<'_>) -> bool {
+        match (self, value) {
+            (_, Scalar::Null) => false,
+            (Test::Text { pattern, number }, Scalar::Integer(_) | Scalar::Float(_)) => {
+                match (*number, Number::of(value)) {
+                    (Some(own), Some(other)) => own.compare(other) == Some(Ordering::Equal),
+                    _ => pattern.matches(&value.to_text()),
+                }
+            }
+            (Test::Text { pattern, .. }, _) => pattern.matches(&value.to_text()),
+            (Test::Number(number), _) => Comparison::Equal.holds(Number::of(value).and_then(|own| own.compare(*number))),
+            (Test::Boolean(expected), Scalar::Boolean(boolean)) => boolean == expected,
+            (Test::Boolean(expected), Scalar::Text(text)) => {
+                text.eq_ignore_ascii_case(if *expected { "true" } else { "false" })
+            }
+            (Test::Regex(regex), _) => regex.is_match(&value.to_text()),
+            (Test::Compare(comparison, number), _) => {
+                comparison.holds(Number::of(value).and_then(|own| own.compare(*number)))
+            }
+            (Test::Part(part, comparison, number), Scalar::Text(text)) => {
+                moment(text).is_some_and(|time| comparison.holds(Some(part.of(time).cmp(number))))
+            }
+            (Test::Network(network), Scalar::Text(text)) => address(text).is_some_and(|ip| network.contains(&ip)),
+            _ => false,
+        }
+    }
+}
+
+fn refers(value: &Scalar<'_>, other: &Scalar<'_>, affix: Affix, cased: bool) -> bool {
+    if *value == Scalar::Null || *other == Scalar::Null {
+        return false;
+    }
+    let is_number = |scalar: &Scalar<'_>| matches!(scalar, Scalar::Integer(_) | Scalar::Float(_));
+    if affix == Affix::Whole
+        && (is_number(value) || is_number(other))
+        && let (Some(a), Some(b)) = (Number::of(value), Number::of(other))
+    {
+        return a.compare(b) == Some(Ordering::Equal);
+    }
+    let text = |scalar: &Scalar<'_>| {
+        let text = scalar.to_text();
+        if cased { text.into_owned() } else { fold_text(&text) }
+    };
+    let (value, other) = (text(value), text(other));
+    match affix {
+        Affix::Whole => value == other,
+        Affix::Contains => value.contains(&other),
+        Affix::StartsWith => value.starts_with(&other),
+        Affix::EndsWith => value.ends_with(&other),
+    }
+}
+
+/// A moment as records write it: RFC 3339, or without a zone, which means UTC.
+fn moment(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.with_timezone(&Utc));
+    }
+    let forms = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"];
+    forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok()).map(|time| time.and_utc())
+}
+
+/// An address as records write it: with a port, in brackets, IPv4 in an IPv6 form.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = match text.strip_prefix('[') {
+        Some(inner) => inner.split(']').next().unwrap_or_default(),
+        None if text.matches(':').count() == 1 => text.split(':').next().unwrap_or_default(),
+        None => text,
+    };
+    let bare = bare.split('%').next().unwrap_or_default();
+    bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+/// One line of a selection.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// None for keywords: every value of the record.
+    pub field: Option<Field>,
+    pub tests: Vec<Test>,
+    /// Each test must hold, not any.
+    pub all: bool,
+    pub negated: bool,
+}
+
+impl Item {
+    pub fn matches(&self, event: &Event) -> bool {
+        let mut values = Vec::new();
+        let present = match &self.field {
+            Some(field) => field.select(event, &mut values),
+            None => {
+                for_each_leaf(event.record(), &mut |text| values.push(Scalar::Text(Cow::Owned(text.to_owned()))));
+                true
+            }
+        };
+        let mut held = self.tests.iter().map(|test| test.holds(&values, present, event));
+        let hit = if self.all { held.all(|held| held) } else { held.any(|held| held) };
+        hit != self.negated
+    }
+}
+
+/// A search identifier's value.
+#[derive(Clone, Debug)]
+pub enum Search {
+    Item(Item),
+    All(Vec<Search>),
+    Any(Vec<Search>),
+}
+
+impl Search {
+    pub fn matches(&self, event: &Event) -> bool {
+        match self {
+            Search::Item(item) => item.matches(event),
+            Search::All(parts) => parts.iter().all(|part| part.matches(event)),
+            Search::Any(parts) => parts.iter().any(|part| part.matches(event)),
+        }
+    }
+}
