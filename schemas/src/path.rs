@@ -195,8 +195,8 @@ fn select<'a>(node: &'a Json, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool
     match node {
         Json::Object(map) => {
             for taken in (1..=rest.len()).rev() {
-                if let Some(member) = map.get(rest.key(taken)) {
-                    return select(member, rest.after(taken), out);
+                if let Some(found) = member(map, rest.key(taken)) {
+                    return select(found, rest.after(taken), out);
                 }
             }
             false
@@ -217,16 +217,27 @@ fn select<'a>(node: &'a Json, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool
     }
 }
 
+/// Most keys of an object that are compared one by one. Hashing a key costs more than comparing it with four others,
+/// and name/value arrays are walked once for every name that is looked for.
+const COMPARED_KEYS_MAX: usize = 4;
+
+fn member<'m>(map: &'m serde_json::Map<String, Json>, key: &str) -> Option<&'m Json> {
+    if map.len() > COMPARED_KEYS_MAX {
+        return map.get(key);
+    }
+    map.iter().find_map(|(name, value)| (name == key).then_some(value))
+}
+
 /// Whether an object is an entry of a name/value array.
 fn is_named(pair: &serde_json::Map<String, Json>) -> bool {
-    let named = pair.contains_key("Name") || pair.contains_key("Key");
-    named && ["Value", "NewValue", "OldValue"].iter().any(|key| pair.contains_key(*key))
-        || pair.len() == 1 && pair.contains_key("Name")
+    let has = |key: &str| member(pair, key).is_some();
+    (has("Name") || has("Key")) && ["Value", "NewValue", "OldValue"].iter().any(|key| has(key))
+        || pair.len() == 1 && has("Name")
 }
 
 fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
     // The entry's own keys stay reachable: `Parameters.Name` lists the names themselves only if nothing bears that name.
-    let name = pair.get("Name").or_else(|| pair.get("Key")).and_then(Json::as_str).unwrap_or_default();
+    let name = member(pair, "Name").or_else(|| member(pair, "Key")).and_then(Json::as_str).unwrap_or_default();
     for taken in (1..=rest.len()).rev() {
         if rest.key(taken) != name {
             continue;
@@ -235,8 +246,8 @@ fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, rest: Rest<'_>, out
         let side =
             (!rest.is_empty()).then(|| rest.key(1)).filter(|side| ["NewValue", "OldValue", "Value"].contains(side));
         return match side {
-            Some(side) => pair.get(side).is_some_and(|value| property(value, rest.after(1), out)),
-            None => match pair.get("Value").or_else(|| pair.get("NewValue")) {
+            Some(side) => member(pair, side).is_some_and(|value| property(value, rest.after(1), out)),
+            None => match member(pair, "Value").or_else(|| member(pair, "NewValue")) {
                 Some(value) => property(value, rest, out),
                 None => {
                     // An entry without a value: the name is there, and says nothing.
