@@ -1,0 +1,249 @@
+//! Correlation: matches and observations in, revisions of findings out.
+//!
+//! The guarantee: **what stands is a function of the set** of matches and observations. No order of arrival, no
+//! batching, no duplicate and no restart changes it. This module is pure: no clock, no I/O, no randomness.
+//!
+//! * A *member* is (event time, event id, content) with the rule that selected it. Operators count distinct event ids;
+//!   a member that is known changes nothing and emits nothing.
+//! * A *satisfied window* is a set of members with latest - earliest <= timespan for which the operator's condition
+//!   holds; what it covers is its *span*.
+//! * An *episode* is a maximal chain of satisfied spans of one group key that overlap or lie at most the rule's gap
+//!   apart. Its members are the standing members between the chain's first and last moment.
+//! * A *finding* is an episode as it is told: see [`finding`] for identity and revisions.
+//!
+//! Each operator is one file and one line in [`judge`](Shard::apply). All but three can only be made truer by more
+//! records, and keep nothing but episodes ([`window`]). `new_value`, `outside` and `spike` compare with a history that a
+//! late record may change; they judge again exactly what that record may have turned.
+//!
+//! Cost of a batch: proportional to the neighbourhoods (±timespan) of its members, a logarithm of the state, and for
+//! each changed finding the at most [`EVIDENCE_MAX`](schemas::finding::EVIDENCE_MAX) ids it names.
+//!
+//! Nothing expires here yet: until late records can be judged from the archive, forgetting would lose findings.
+
+mod each;
+mod episode;
+mod event_count;
+mod finding;
+mod new_value;
+mod outside;
+mod spike;
+mod state;
+mod summary;
+mod temporal;
+mod temporal_ordered;
+mod triggers;
+mod value_count;
+mod window;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use schemas::finding::Finding;
+use schemas::message::{Match, Observation};
+
+pub use self::state::{DamagedState, DamagedStateKind};
+
+use self::episode::Verdict;
+use self::finding::Context;
+use self::state::{About, Group, GroupId, Member, MemberKey, Rows, Sightings, fold, group_id, value_hash};
+use self::summary::Told;
+use self::triggers::{Learnt, Triggers};
+use self::window::Span;
+use crate::rule::model::{Operator, Rule};
+
+/// Most members of one group key. At about 500 bytes a member this is half a gigabyte: more is an attack on us or a rule
+/// that groups by nothing. What is refused is counted in [`Change::limited`] and noted in the group's findings.
+pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
+
+/// All state of one (tenant, rule, shard). It serves one meaning of a rule: another meaning needs a shard of its own.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    groups: BTreeMap<GroupId, Group>,
+    sightings: Sightings,
+    /// Derived; kept by `new_value` and `outside`.
+    triggers: Triggers,
+    /// Whether what is derived has been built: that needs the rule, which a load does not have.
+    ready: bool,
+    members_max: usize,
+}
+
+/// What a batch changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// Rows to write, or to delete where there is no value, in key order.
+    pub rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// New revisions, in an order that tells what ended before what continues it.
+    pub findings: Vec<Finding>,
+    /// Matches refused because their group is full ([`GROUP_MEMBERS_MAX`]).
+    pub limited: u64,
+}
+
+impl Default for Shard {
+    fn default() -> Shard {
+        Shard::from_facts(state::Facts::default())
+    }
+}
+
+/// New members by group, in order.
+type Arrivals = BTreeMap<GroupId, Vec<MemberKey>>;
+
+impl Shard {
+    /// Continues from the rows of earlier changes; none make an empty shard. Exactly as if it had never stopped.
+    pub fn load(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Shard, DamagedState> {
+        Ok(Shard::from_facts(state::decode(rows)?))
+    }
+
+    fn from_facts(facts: state::Facts) -> Shard {
+        Shard {
+            groups: facts.groups,
+            sightings: facts.sightings,
+            triggers: Triggers::default(),
+            ready: false,
+            members_max: GROUP_MEMBERS_MAX,
+        }
+    }
+
+    /// Takes in a batch. Matches and observations that are known already change nothing.
+    pub fn apply(&mut self, rule: &Rule, matches: &[Match], observations: &[Observation]) -> Change {
+        if !self.ready {
+            self.prepare(rule);
+        }
+        let mut rows = Rows::default();
+        let learnt = self.learn(rule, observations, &mut rows);
+        let (arrivals, filled, limited) = self.admit(rule, matches, &mut rows);
+        let mut verdicts = self.judge(rule, &arrivals, &learnt);
+        for id in filled {
+            // Every finding of the group now carries a warning.
+            let starts = self.groups.get(&id).into_iter().flat_map(|group| group.episodes.keys().copied());
+            verdicts.entry(id).or_default().touched.extend(starts);
+        }
+        let mut findings = Vec::new();
+        for (id, verdict) in verdicts {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let turn = episode::update(group, rule, verdict);
+            let fresh = arrivals.get(&id).map_or(&[][..], Vec::as_slice);
+            let context = |group: &Group, told: &Told| context(rule, &self.sightings, group, told);
+            findings.extend(finding::settle(rule, (id, group), turn, fresh, context, &mut rows));
+        }
+        Change { rows: rows.into_vec(), findings, limited }
+    }
+
+    /// Builds what is derived from the rows.
+    fn prepare(&mut self, rule: &Rule) {
+        self.ready = true;
+        if looks_at_sightings(rule) {
+            for (id, group) in &self.groups {
+                group.members.iter().for_each(|(key, member)| self.triggers.insert(*id, *key, member));
+            }
+        }
+        match &rule.operator {
+            Operator::NewValue(parameters) => new_value::prepare(&mut self.groups, &self.sightings, parameters),
+            Operator::Outside => outside::prepare(&mut self.groups, &self.sightings),
+            Operator::Spike(parameters) => self.groups.values_mut().for_each(|group| spike::prepare(group, parameters)),
+            _ => {}
+        }
+        for group in self.groups.values_mut() {
+            let standing = group.records.iter().filter(|(_, record)| record.status.stands());
+            let episodes = standing.map(|(id, record)| {
+                let hull = Span { start: record.start, end: record.end };
+                (hull.start, episode::restore(group, hull, id))
+            });
+            group.episodes = episodes.collect();
+        }
+    }
+
+    /// Takes note of what baselines learn from; rules without one keep none of it.
+    fn learn(&mut self, rule: &Rule, observations: &[Observation], rows: &mut Rows) -> Learnt {
+        let mut learnt = Learnt::default();
+        for observation in observations.iter().filter(|_| looks_at_sightings(rule)) {
+            let value = value_hash(&fold(&observation.value));
+            if self.sightings.learn(value, observation.day, &mut learnt) {
+                rows.sighting(value, observation.day);
+            }
+        }
+        learnt
+    }
+
+    /// Puts new members in their groups. Returns them, the groups that became full, and how many were refused.
+    fn admit(&mut self, rule: &Rule, matches: &[Match], rows: &mut Rows) -> (Arrivals, Vec<GroupId>, u64) {
+        let (mut arrivals, mut filled, mut limited) = (Arrivals::new(), Vec::new(), 0);
+        for matched in matches {
+            let id = group_id(&matched.group);
+            let group = self.groups.entry(id).or_insert_with(|| {
+                let about = About { tenant: matched.tenant.clone(), key: matched.group.clone(), limited: false };
+                rows.group(id, &about);
+                Group::new(about)
+            });
+            let key = MemberKey::of(matched);
+            let full = group.members.len() >= self.members_max;
+            let Entry::Vacant(place) = group.members.entry(key) else { continue };
+            if full {
+                limited += 1;
+                if !std::mem::replace(&mut group.about.limited, true) {
+                    rows.group(id, &group.about);
+                    filled.push(id);
+                }
+                continue;
+            }
+            let member = place.insert(Member::of(matched));
+            rows.member(id, key, member);
+            if looks_at_sightings(rule) {
+                self.triggers.insert(id, key, member);
+            }
+            arrivals.entry(id).or_default().push(key);
+        }
+        arrivals.values_mut().for_each(|keys| keys.sort_unstable());
+        (arrivals, filled, limited)
+    }
+
+    /// The ordered list of operators.
+    fn judge(&mut self, rule: &Rule, arrivals: &Arrivals, learnt: &Learnt) -> BTreeMap<GroupId, Verdict> {
+        let seen = (&self.sightings, &self.triggers);
+        match &rule.operator {
+            Operator::NewValue(parameters) => {
+                return new_value::judge(&mut self.groups, seen, parameters, arrivals, learnt);
+            }
+            Operator::Outside => return outside::judge(&mut self.groups, seen, arrivals, learnt),
+            _ => {}
+        }
+        let mut verdicts = BTreeMap::new();
+        for (id, fresh) in arrivals {
+            let Some(group) = self.groups.get_mut(id) else { continue };
+            let satisfied = match &rule.operator {
+                Operator::Each | Operator::NewValue(_) | Operator::Outside => each::satisfied(fresh),
+                Operator::EventCount { at_least, timespan } => {
+                    event_count::satisfied(group, fresh, *at_least, *timespan)
+                }
+                Operator::ValueCount { at_least, timespan } => {
+                    value_count::satisfied(group, fresh, *at_least, *timespan)
+                }
+                Operator::Temporal { at_least, timespan } => temporal::satisfied(group, fresh, *at_least, *timespan),
+                Operator::TemporalOrdered { members, timespan } => {
+                    temporal_ordered::satisfied(group, fresh, members, *timespan)
+                }
+                Operator::Spike(parameters) => {
+                    verdicts.insert(*id, spike::judge(group, parameters, fresh));
+                    continue;
+                }
+            };
+            verdicts.insert(*id, Verdict { satisfied, joined: fresh.clone(), ..Verdict::default() });
+        }
+        verdicts
+    }
+}
+
+/// Whether the operator compares with observations.
+fn looks_at_sightings(rule: &Rule) -> bool {
+    matches!(rule.operator, Operator::NewValue(_) | Operator::Outside)
+}
+
+/// What the operator says beside the members.
+fn context(rule: &Rule, sightings: &Sightings, group: &Group, told: &Told) -> Context {
+    let day = told.first.date_naive();
+    match &rule.operator {
+        Operator::NewValue(_) => new_value::context(sightings, day),
+        Operator::Outside => outside::context(&told.values),
+        Operator::Spike(parameters) => spike::context(&group.days, parameters, day),
+        _ => Context::default(),
+    }
+}

@@ -1,0 +1,393 @@
+//! What a shard remembers, and the rows it is kept in.
+//!
+//! One row is one fact (a member, a sighting, a finding's standing), so what a batch writes is proportional to what the
+//! batch changed. Everything else in memory is derived from these rows and rebuilt after a load.
+//!
+//! | key | value (after the version byte) |
+//! |---|---|
+//! | `f`, group hash, finding id | [`Record`]: where the finding stands; standing ones are the group's episodes |
+//! | `g`, group hash | the tenant and the group key in words |
+//! | `m`, group hash, event time, hash of id, content and member name | [`Member`] |
+//! | `o`, value hash, day | nothing: the key says it |
+//!
+//! Times are big-endian with the sign bit turned, so that rows lie in event-time order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use schemas::finding::Status;
+use schemas::json::key_hash;
+use schemas::message::Match;
+use schemas::tenant::Tenant;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::episode::Episode;
+use super::spike::Days;
+
+/// First byte of every row's value. A reader refuses what it does not know.
+const VERSION: u8 = 1;
+
+pub(super) type GroupId = u128;
+
+/// A member's place: event time, then a hash of what tells members of one moment apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MemberKey {
+    pub time: DateTime<Utc>,
+    pub tie: u128,
+}
+
+impl MemberKey {
+    pub fn of(matched: &Match) -> MemberKey {
+        let content = matched.content.to_string();
+        MemberKey { time: matched.event_time, tie: key_hash(&[&matched.event_id, &content, &matched.member]) }
+    }
+
+    /// Before every member of this moment.
+    pub fn first_at(time: DateTime<Utc>) -> MemberKey {
+        MemberKey { time, tie: 0 }
+    }
+
+    /// After every member of this moment.
+    pub fn last_at(time: DateTime<Utc>) -> MemberKey {
+        MemberKey { time, tie: u128::MAX }
+    }
+}
+
+/// One match as a window sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Member {
+    #[serde(rename = "i", with = "shared_text")]
+    pub event_id: Arc<str>,
+    /// The rule that selected it.
+    #[serde(rename = "m")]
+    pub name: Box<str>,
+    /// Folded.
+    #[serde(rename = "v", default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<Box<str>>,
+    #[serde(rename = "w")]
+    pub weight: u64,
+    /// The shown fields as JSON text: read only when a finding tells of them, and a tenth of the memory of a map.
+    #[serde(rename = "f")]
+    pub fields: Box<RawValue>,
+    #[serde(rename = "r", with = "stamp")]
+    pub received: DateTime<Utc>,
+    #[serde(rename = "n")]
+    pub notify: bool,
+    /// Whether it counts at all: operators with a history take known values out again. Derived.
+    #[serde(skip, default = "yes")]
+    pub stands: bool,
+    /// The values that made it stand, where that is not all of them. Derived.
+    #[serde(skip)]
+    pub remarkable: Option<Vec<Box<str>>>,
+}
+
+impl Member {
+    pub fn of(matched: &Match) -> Member {
+        let mut values: Vec<Box<str>> = Vec::with_capacity(matched.values.len());
+        for value in &matched.values {
+            let folded = fold(value).into_boxed_str();
+            if !values.contains(&folded) {
+                values.push(folded);
+            }
+        }
+        Member {
+            event_id: Arc::from(matched.event_id.as_str()),
+            name: matched.member.as_str().into(),
+            values,
+            weight: matched.weight,
+            // A map of texts always is JSON; were it not, the finding would show no fields.
+            fields: serde_json::value::to_raw_value(&matched.fields).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            received: matched.received,
+            notify: matched.notify,
+            stands: true,
+            remarkable: None,
+        }
+    }
+
+    /// The values a finding tells of.
+    pub fn told(&self) -> &[Box<str>] {
+        self.remarkable.as_deref().unwrap_or(&self.values)
+    }
+}
+
+/// How values are compared. Idempotent, so it does not matter whether the matcher has folded them already.
+pub(super) fn fold(value: &str) -> String {
+    value.trim().to_lowercase()
+}
+
+/// The name of a value in keys: of fixed size, whatever a record says.
+pub(super) fn value_hash(folded: &str) -> u128 {
+    key_hash(&["value", folded])
+}
+
+pub(super) type Members = BTreeMap<MemberKey, Member>;
+
+/// Where a finding stands. Kept for ever, also when it no longer stands: a revision is never given twice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub revision: u32,
+    pub status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<String>,
+    #[serde(with = "stamp")]
+    pub start: DateTime<Utc>,
+    #[serde(with = "stamp")]
+    pub end: DateTime<Utc>,
+    #[serde(with = "stamp")]
+    pub created: DateTime<Utc>,
+    #[serde(with = "stamp")]
+    pub updated: DateTime<Utc>,
+    /// Hash of what the newest revision showed.
+    pub shown: String,
+}
+
+/// All that is known of one group key.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub about: About,
+    pub members: Members,
+    /// By finding id.
+    pub records: BTreeMap<String, Record>,
+    /// By start; disjoint and further than the rule's gap apart. Derived.
+    pub episodes: BTreeMap<DateTime<Utc>, Episode>,
+    /// Kept by `spike` only. Derived.
+    pub days: Days,
+}
+
+/// The group's own row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct About {
+    pub tenant: Tenant,
+    pub key: Vec<String>,
+    /// That members were refused because the group was full.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub limited: bool,
+}
+
+impl Group {
+    pub fn new(about: About) -> Group {
+        Group {
+            about,
+            members: Members::new(),
+            records: BTreeMap::new(),
+            episodes: BTreeMap::new(),
+            days: Days::default(),
+        }
+    }
+
+    /// Start of the episode that covers a moment.
+    pub fn episode_at(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let (start, episode) = self.episodes.range(..=time).next_back()?;
+        (episode.end >= time).then_some(*start)
+    }
+}
+
+pub(super) fn group_id(key: &[String]) -> GroupId {
+    let mut parts = vec!["group"];
+    parts.extend(key.iter().map(String::as_str));
+    key_hash(&parts)
+}
+
+/// What baselines have learnt: which value was seen on which day.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sightings {
+    pub days_of: BTreeMap<u128, BTreeSet<NaiveDate>>,
+    pub days: BTreeSet<NaiveDate>,
+}
+
+/// The rows a batch changes.
+#[derive(Debug, Default)]
+pub(super) struct Rows(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+
+impl Rows {
+    pub fn member(&mut self, group: GroupId, key: MemberKey, member: &Member) {
+        let mut row = prefixed(b'm', &group.to_be_bytes());
+        push_time(&mut row, key.time);
+        row.extend_from_slice(&key.tie.to_be_bytes());
+        self.0.insert(row, Some(encode(member)));
+    }
+
+    pub fn group(&mut self, group: GroupId, about: &About) {
+        self.0.insert(prefixed(b'g', &group.to_be_bytes()), Some(encode(about)));
+    }
+
+    pub fn sighting(&mut self, value: u128, day: NaiveDate) {
+        let mut row = prefixed(b'o', &value.to_be_bytes());
+        row.extend_from_slice(&(chrono::Datelike::num_days_from_ce(&day) as u32 ^ SIGN_32).to_be_bytes());
+        self.0.insert(row, Some(vec![VERSION]));
+    }
+
+    pub fn record(&mut self, group: GroupId, id: &str, record: &Record) {
+        let mut row = prefixed(b'f', &group.to_be_bytes());
+        row.extend_from_slice(id.as_bytes());
+        self.0.insert(row, Some(encode(record)));
+    }
+
+    pub fn into_vec(self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        self.0.into_iter().collect()
+    }
+}
+
+/// State that this version did not write: harrier's fault or a damaged disk. Retrying does not help; the shard must be
+/// built again from the archive.
+#[derive(Debug, thiserror::Error)]
+#[error("damaged window state in row {row}: {kind}")]
+pub struct DamagedState {
+    /// The row's key in hex.
+    pub row: String,
+    pub kind: DamagedStateKind,
+}
+
+/// What is wrong with the row.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DamagedStateKind {
+    #[error("its key is not one of ours")]
+    Key,
+    #[error("it is of version {0:?}, this program reads version {VERSION}")]
+    Version(Option<u8>),
+    #[error("its value cannot be read: {0}")]
+    Value(#[from] serde_json::Error),
+    #[error("its group has no row")]
+    Orphan,
+}
+
+/// The facts of one shard as loaded.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub groups: BTreeMap<GroupId, Group>,
+    pub sightings: Sightings,
+}
+
+/// Reads rows in any order.
+pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Facts, DamagedState> {
+    let mut facts = Facts::default();
+    let mut members: BTreeMap<GroupId, Members> = BTreeMap::new();
+    let mut records: BTreeMap<GroupId, BTreeMap<String, Record>> = BTreeMap::new();
+    for (key, value) in rows {
+        let damaged = |kind| DamagedState { row: hex(&key), kind };
+        let Some((&VERSION, value)) = value.split_first() else {
+            return Err(damaged(DamagedStateKind::Version(value.first().copied())));
+        };
+        let row = Key::parse(&key).ok_or_else(|| damaged(DamagedStateKind::Key))?;
+        let unreadable = |error: serde_json::Error| damaged(error.into());
+        match row {
+            Key::Group(group) => {
+                facts.groups.insert(group, Group::new(serde_json::from_slice(value).map_err(unreadable)?));
+            }
+            Key::Member(group, key) => {
+                let member = serde_json::from_slice(value).map_err(unreadable)?;
+                members.entry(group).or_default().insert(key, member);
+            }
+            Key::Record(group, id) => {
+                let record = serde_json::from_slice(value).map_err(unreadable)?;
+                records.entry(group).or_default().insert(id.to_owned(), record);
+            }
+            Key::Sighting(value, day) => {
+                facts.sightings.days_of.entry(value).or_default().insert(day);
+                facts.sightings.days.insert(day);
+            }
+        }
+    }
+    let orphan = |group: GroupId| DamagedState { row: hex(&group.to_be_bytes()), kind: DamagedStateKind::Orphan };
+    for (group, members) in members {
+        facts.groups.get_mut(&group).ok_or_else(|| orphan(group))?.members = members;
+    }
+    for (group, records) in records {
+        facts.groups.get_mut(&group).ok_or_else(|| orphan(group))?.records = records;
+    }
+    Ok(facts)
+}
+
+enum Key<'a> {
+    Group(GroupId),
+    Member(GroupId, MemberKey),
+    Record(GroupId, &'a str),
+    Sighting(u128, NaiveDate),
+}
+
+impl Key<'_> {
+    fn parse(key: &[u8]) -> Option<Key<'_>> {
+        let (kind, rest) = key.split_first()?;
+        let (hash, rest) = rest.split_first_chunk::<16>()?;
+        let hash = u128::from_be_bytes(*hash);
+        Some(match kind {
+            b'g' if rest.is_empty() => Key::Group(hash),
+            b'm' => {
+                let (seconds, rest) = rest.split_first_chunk::<8>()?;
+                let (nanos, rest) = rest.split_first_chunk::<4>()?;
+                let seconds = (u64::from_be_bytes(*seconds) ^ SIGN_64) as i64;
+                let time = DateTime::from_timestamp(seconds, u32::from_be_bytes(*nanos))?;
+                Key::Member(hash, MemberKey { time, tie: u128::from_be_bytes(rest.try_into().ok()?) })
+            }
+            b'f' => Key::Record(hash, std::str::from_utf8(rest).ok()?),
+            b'o' => {
+                let day = (u32::from_be_bytes(rest.try_into().ok()?) ^ SIGN_32) as i32;
+                Key::Sighting(hash, NaiveDate::from_num_days_from_ce_opt(day)?)
+            }
+            _ => return None,
+        })
+    }
+}
+
+const SIGN_64: u64 = 1 << 63;
+const SIGN_32: u32 = 1 << 31;
+
+fn prefixed(kind: u8, hash: &[u8; 16]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(49);
+    key.push(kind);
+    key.extend_from_slice(hash);
+    key
+}
+
+fn push_time(key: &mut Vec<u8>, time: DateTime<Utc>) {
+    key.extend_from_slice(&(time.timestamp() as u64 ^ SIGN_64).to_be_bytes());
+    key.extend_from_slice(&time.timestamp_subsec_nanos().to_be_bytes());
+}
+
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    // Writing our own plain structures into memory cannot fail; were it to, the row would be refused at the next load.
+    let _ = serde_json::to_writer(&mut bytes, value);
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Exact times as [seconds, nanoseconds]: the text form loses leap seconds and cannot hold every year.
+mod stamp {
+    use chrono::{DateTime, Utc};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+        (time.timestamp(), time.timestamp_subsec_nanos()).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+        let (seconds, nanos) = <(i64, u32)>::deserialize(deserializer)?;
+        DateTime::from_timestamp(seconds, nanos).ok_or_else(|| D::Error::custom("a time out of range"))
+    }
+}
+
+/// Texts that many places hold at once.
+mod shared_text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
+    }
+}

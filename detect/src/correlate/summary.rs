@@ -1,0 +1,146 @@
+//! What a finding tells of its members, kept so that a new member costs what it adds and not a walk over the episode.
+//!
+//! Every part is a function of the set of members: counts, sums of maxima, and "the first N by earliest appearance". The
+//! last can be kept while members arrive in any order, because a value's earliest appearance only ever moves forward:
+//! what once fell off the end returns only by a member that brings it to the front again. Members are never taken out;
+//! when one falls (only operators with a history do that), its episode is summed up anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use schemas::finding::EVIDENCE_MAX;
+
+use super::state::{Member, MemberKey};
+
+/// Most values shown of one field: enough for a person, and no finding grows with what an attacker writes.
+pub(super) const FIELD_VALUES_MAX: usize = 10;
+
+/// The members of one episode, summed up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Summary {
+    of_id: BTreeMap<Arc<str>, (DateTime<Utc>, u64)>,
+    weight: u128,
+    /// The first [`EVIDENCE_MAX`] ids by time and id.
+    evidence: BTreeSet<(DateTime<Utc>, Arc<str>)>,
+    fields: BTreeMap<String, FirstSeen>,
+    values: FirstSeen,
+    last: Option<DateTime<Utc>>,
+    received: Option<DateTime<Utc>>,
+    notify: bool,
+}
+
+/// What a finding is rendered from.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub first: DateTime<Utc>,
+    pub last: DateTime<Utc>,
+    pub count: u64,
+    pub weight: u128,
+    pub evidence: Vec<String>,
+    pub fields: BTreeMap<String, Vec<String>>,
+    pub values: Vec<String>,
+    pub received: DateTime<Utc>,
+    pub notify: bool,
+}
+
+impl Summary {
+    /// Adds a member that it does not hold yet.
+    pub fn add(&mut self, key: MemberKey, member: &Member) {
+        self.last = self.last.max(Some(key.time));
+        self.received = self.received.max(Some(member.received));
+        self.notify |= member.notify;
+        self.add_id(key.time, member);
+        let id = &member.event_id;
+        for (at, value) in member.told().iter().enumerate() {
+            self.values.add(Appearance { time: key.time, id: Arc::clone(id), tie: (key.tie, at) }, value);
+        }
+        let fields: BTreeMap<String, Vec<String>> = serde_json::from_str(member.fields.get()).unwrap_or_default();
+        for (name, values) in fields {
+            let seen = self.fields.entry(name).or_default();
+            for (at, value) in values.iter().enumerate() {
+                seen.add(Appearance { time: key.time, id: Arc::clone(id), tie: (key.tie, at) }, value);
+            }
+        }
+    }
+
+    fn add_id(&mut self, time: DateTime<Utc>, member: &Member) {
+        let id = &member.event_id;
+        match self.of_id.get_mut(id) {
+            None => {
+                self.of_id.insert(Arc::clone(id), (time, member.weight));
+                self.weight += u128::from(member.weight);
+            }
+            Some((earliest, heaviest)) => {
+                self.weight += u128::from(member.weight.saturating_sub(*heaviest));
+                *heaviest = member.weight.max(*heaviest);
+                if time >= *earliest {
+                    return;
+                }
+                self.evidence.remove(&(*earliest, Arc::clone(id)));
+                *earliest = time;
+            }
+        }
+        self.evidence.insert((time, Arc::clone(id)));
+        if self.evidence.len() > EVIDENCE_MAX {
+            self.evidence.pop_last();
+        }
+    }
+
+    /// How many ids it holds.
+    pub fn len(&self) -> usize {
+        self.of_id.len()
+    }
+
+    /// The earliest member's time and id: with the group, what the finding's id is made of.
+    pub fn first(&self) -> Option<(DateTime<Utc>, Arc<str>)> {
+        self.evidence.first().cloned()
+    }
+
+    /// `None` of nothing.
+    pub fn told(&self) -> Option<Told> {
+        let (first, _) = self.evidence.first()?;
+        Some(Told {
+            first: *first,
+            last: self.last?,
+            count: self.of_id.len() as u64,
+            weight: self.weight,
+            evidence: self.evidence.iter().map(|(_, id)| id.to_string()).collect(),
+            fields: self.fields.iter().map(|(name, seen)| (name.clone(), seen.texts())).collect(),
+            values: self.values.texts(),
+            received: self.received?,
+            notify: self.notify,
+        })
+    }
+}
+
+/// Where a value appears: the member's place, then the value's place in it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Appearance {
+    time: DateTime<Utc>,
+    id: Arc<str>,
+    tie: (u128, usize),
+}
+
+/// The first distinct values by earliest appearance.
+#[derive(Clone, Debug, Default)]
+struct FirstSeen(Vec<(Appearance, String)>);
+
+impl FirstSeen {
+    fn add(&mut self, at: Appearance, text: &str) {
+        if self.0.len() == FIELD_VALUES_MAX && self.0.last().is_some_and(|(last, _)| *last < at) {
+            return;
+        }
+        match self.0.iter_mut().find(|(_, known)| known == text) {
+            Some((earliest, _)) if *earliest <= at => return,
+            Some((earliest, _)) => *earliest = at,
+            None => self.0.push((at, text.to_owned())),
+        }
+        self.0.sort_by(|(left, _), (right, _)| left.cmp(right));
+        self.0.truncate(FIELD_VALUES_MAX);
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.0.iter().map(|(_, text)| text.clone()).collect()
+    }
+}

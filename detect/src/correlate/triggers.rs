@@ -1,0 +1,104 @@
+//! What `new_value` and `outside` share: single matches that stand or fall by what was seen elsewhere in the set.
+//!
+//! A trigger is judged when it arrives and again when a sighting could change the answer; an index from values to
+//! triggers finds those, so that a sighting costs what it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::episode::Verdict;
+use super::state::{Group, GroupId, Member, MemberKey, Sightings, value_hash};
+use super::window::Span;
+
+/// Which matches look at a value: (value, match, group), in that order, so that those of a stretch of days are one range.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Triggers(BTreeSet<(u128, MemberKey, GroupId)>);
+
+impl Triggers {
+    pub fn insert(&mut self, group: GroupId, key: MemberKey, member: &Member) {
+        for value in &member.values {
+            self.0.insert((value_hash(value), key, group));
+        }
+    }
+
+    /// The matches in `span` that look at a value.
+    pub fn looking_at(&self, value: u128, span: Span) -> impl Iterator<Item = (GroupId, MemberKey)> {
+        let from = (value, MemberKey::first_at(span.start), GroupId::MIN);
+        let until = (value, MemberKey::last_at(span.end), GroupId::MAX);
+        self.0.range(from..=until).map(|(_, key, group)| (*group, *key))
+    }
+}
+
+/// What makes a match stand: `None` if it falls, else the values that are remarkable.
+pub(super) type Judgement = Option<Vec<Box<str>>>;
+
+/// Judges every match of a shard: after a load.
+pub(super) fn prepare(groups: &mut BTreeMap<GroupId, Group>, judge: impl Fn(&MemberKey, &Member) -> Judgement) {
+    for (key, member) in groups.values_mut().flat_map(|group| &mut group.members) {
+        let judgement = judge(key, member);
+        member.stands = judgement.is_some();
+        member.remarkable = judgement;
+    }
+}
+
+/// Judges the given matches again and says what that changes.
+pub(super) fn judge(
+    groups: &mut BTreeMap<GroupId, Group>,
+    arrivals: &BTreeMap<GroupId, Vec<MemberKey>>,
+    again: BTreeSet<(GroupId, MemberKey)>,
+    judge: impl Fn(&MemberKey, &Member) -> Judgement,
+) -> BTreeMap<GroupId, Verdict> {
+    let fresh: BTreeSet<_> = arrivals.iter().flat_map(|(group, keys)| keys.iter().map(|key| (*group, *key))).collect();
+    let mut verdicts: BTreeMap<GroupId, Verdict> = BTreeMap::new();
+    for (group, key) in again.union(&fresh) {
+        let Some(member) = groups.get_mut(group).and_then(|group| group.members.get_mut(key)) else { continue };
+        let judgement = judge(key, member);
+        let stood = member.stands && !fresh.contains(&(*group, *key));
+        let verdict = verdicts.entry(*group).or_default();
+        match (stood, judgement.is_some()) {
+            (false, false) => {}
+            (false, true) => {
+                verdict.satisfied.push(Span::at(key.time));
+                verdict.joined.push(*key);
+            }
+            (true, true) if member.remarkable == judgement => verdict.touched.push(key.time),
+            (true, _) => verdict.withdrawn.push(Span::at(key.time)),
+        }
+        member.stands = judgement.is_some();
+        member.remarkable = judgement;
+    }
+    verdicts
+}
+
+/// The values of a match that were not seen, as `seen` says of a value's hash.
+pub(super) fn unseen(member: &Member, seen: impl Fn(u128) -> bool) -> Vec<Box<str>> {
+    member.values.iter().filter(|value| !seen(value_hash(value))).cloned().collect()
+}
+
+/// What a batch of observations taught: only what was not known before.
+#[derive(Debug, Default)]
+pub(super) struct Learnt {
+    /// Value and day.
+    pub sightings: Vec<(u128, chrono::NaiveDate)>,
+    /// Values never seen before.
+    pub values: BTreeSet<u128>,
+    /// Days on which nothing had been seen before.
+    pub days: BTreeSet<chrono::NaiveDate>,
+}
+
+impl Sightings {
+    /// Takes note of a sighting; true if it is new.
+    pub fn learn(&mut self, value: u128, day: chrono::NaiveDate, learnt: &mut Learnt) -> bool {
+        let days = self.days_of.entry(value).or_default();
+        if days.is_empty() {
+            learnt.values.insert(value);
+        }
+        if !days.insert(day) {
+            return false;
+        }
+        if self.days.insert(day) {
+            learnt.days.insert(day);
+        }
+        learnt.sightings.push((value, day));
+        true
+    }
+}
