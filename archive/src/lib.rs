@@ -1,1 +1,13 @@
+//! From the log to Parquet that any engine reads, and SQL over it.
+//!
+//! [`Archiver`](archiver::Archiver) writes; [`Sql`](sql::Sql) reads, also while another process writes. Nothing but this crate knows arrow and
+//! datafusion.
 
+pub mod archiver;
+pub mod delta;
+mod error;
+mod file;
+pub mod sql;
+pub mod table;
+
+pub use error::Error;

@@ -17,6 +17,7 @@ pub mod message;
 mod normalise;
 pub mod path;
 pub mod tenant;
+pub mod text;
 
 pub use envelope::Envelope;
 pub use event::{Defect, Event, Value};

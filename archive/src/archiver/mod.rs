@@ -1,0 +1,361 @@
+//! The service that moves the log into the tables.
+//!
+//! # The guarantee
+//!
+//! Every message is in its table exactly once. For each table and partition the archiver begins where the table's own
+//! last commit says it stands ([`crate::delta`]): rows and position are one put, so a kill at any moment leaves either both or neither,
+//! and rows of a flush that was not committed are simply read again. The log's offsets for
+//! [`Consumer::Archive`] follow behind and decide nothing but what the log may forget.
+//!
+//! A row of `events` is written if admit's verdict for its offset says so; the archive keeps no memory of records.
+//!
+//! One archiver works on a log at a time (a lease); were two to overlap, the positions let only one commit.
+
+mod evidence;
+mod feed;
+mod standing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use runtime::clock::Clock;
+use runtime::log::{Consumer, Input, Lease, Log, Topic, Txn};
+use runtime::shutdown::Shutdown;
+
+use crate::delta::{Add, Changes, DeltaTable, Outcome};
+use crate::error::Error;
+use crate::file::{self, Rows};
+use crate::table::{EVIDENCE, FINDINGS, TABLES, Table};
+use evidence::KnownEvidence;
+use feed::Batch;
+use standing::Standing;
+
+/// Data files written at once. Compressing them is what a flush's time goes to.
+const FILES_AT_ONCE: usize = 4;
+
+/// How long the lease is held without renewal.
+const LEASE_HOLD: Duration = Duration::from_secs(20);
+
+/// How long to wait for news when there is nothing to do.
+const IDLE_WAIT: Duration = Duration::from_millis(200);
+
+/// How long to wait after a failure that may pass.
+const RETRY_WAIT: Duration = Duration::from_secs(2);
+
+/// When rows become a commit.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Rows wait at most so long. Each flush makes a file a tenant and day, so shorter means more and smaller files.
+    pub flush_interval: Duration,
+    /// Or until so many bytes of raw records are held. Memory is about three times this.
+    pub flush_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { flush_interval: Duration::from_secs(30), flush_bytes: 128 * 1024 * 1024 }
+    }
+}
+
+/// Moves the log into the tables.
+pub struct Archiver {
+    log: Arc<dyn Log>,
+    store: Arc<dyn ObjectStore>,
+    clock: Clock,
+    settings: Settings,
+    metrics: Arc<runtime::metrics::Metrics>,
+}
+
+impl Archiver {
+    pub fn new(
+        log: Arc<dyn Log>,
+        store: Arc<dyn ObjectStore>,
+        clock: Clock,
+        settings: Settings,
+        metrics: Arc<runtime::metrics::Metrics>,
+    ) -> Archiver {
+        Archiver { log, store, clock, settings, metrics }
+    }
+
+    /// Works until the end is asked for; then flushes what is held.
+    pub async fn run(&self, shutdown: Shutdown) -> Result<(), Error> {
+        let lease = Lease { consumer: Consumer::Archive, partition: 0, owner: owner(&self.clock) };
+        loop {
+            // Even when the end has been asked for already: what has come by then is archived.
+            let ending = shutdown.is_requested();
+            match self.work(&lease, &shutdown).await {
+                Ok(()) => {}
+                Err(error) if error.retryable() || overtaken(&error) => {
+                    tracing::warn!(event = "archive_retry", error = %error);
+                    self.metrics.archive.failures.with(["all"]).inc();
+                    shutdown.sleep(RETRY_WAIT).await;
+                }
+                Err(error) => return Err(error),
+            }
+            if ending || shutdown.is_requested() {
+                return Ok(self.log.release(&lease).await?);
+            }
+        }
+    }
+
+    /// Holds the lease and works; returns when the lease is somebody else's or the end is asked for.
+    async fn work(&self, lease: &Lease, shutdown: &Shutdown) -> Result<(), Error> {
+        if !self.log.acquire(lease, LEASE_HOLD).await? {
+            shutdown.sleep(RETRY_WAIT).await;
+            return Ok(());
+        }
+        let mut writers = self.open().await?;
+        let mut renewed = tokio::time::Instant::now();
+        loop {
+            if renewed.elapsed() > LEASE_HOLD / 4 {
+                if !self.log.acquire(lease, LEASE_HOLD).await? {
+                    return Ok(());
+                }
+                renewed = tokio::time::Instant::now();
+            }
+            let mut moved = false;
+            for writer in &mut writers {
+                moved |= writer.fill(&*self.log, &self.metrics).await?;
+            }
+            let ending = shutdown.is_requested();
+            if !self.flush_due(&mut writers, ending && !moved).await? {
+                // Another archiver has committed: what is held is theirs already.
+                return Ok(());
+            }
+            if ending && !moved {
+                return Ok(());
+            }
+            if !moved {
+                self.log.wait(IDLE_WAIT).await;
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Vec<Writer>, Error> {
+        let mut writers = Vec::with_capacity(TABLES.len());
+        for table in TABLES {
+            let delta = DeltaTable::open(self.store.clone(), table).await?;
+            writers.push(Writer::new(delta, self.log.partitions()).await?);
+        }
+        Ok(writers)
+    }
+
+    /// Flushes the tables whose rows are old or many. False if another archiver has overtaken this one.
+    async fn flush_due(&self, writers: &mut [Writer], all: bool) -> Result<bool, Error> {
+        let mut flushed = false;
+        for writer in writers.iter_mut() {
+            let held = writer.since.is_some_and(|since| since.elapsed() >= self.settings.flush_interval);
+            if writer.since.is_some() && (all || held || writer.rows.bytes >= self.settings.flush_bytes) {
+                if writer.flush(self.clock.now(), &self.metrics).await? == Outcome::Overtaken {
+                    return Ok(false);
+                }
+                flushed = true;
+            }
+        }
+        if flushed {
+            self.note_progress(writers).await?;
+        }
+        let now = self.clock.now();
+        for writer in writers.iter() {
+            self.metrics.archive.uncommitted_rows.with([writer.table().name]).set_count(writer.rows.rows);
+            if writer.since.is_none() {
+                self.metrics.archive.last_commit.set([writer.table().name], now);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells the log how far every table has come.
+    async fn note_progress(&self, writers: &[Writer]) -> Result<(), Error> {
+        let mut least: BTreeMap<(Topic, u32), u64> = BTreeMap::new();
+        for writer in writers {
+            for source in &writer.sources {
+                let next = least.entry((writer.table().topic, source.partition)).or_insert(source.committed);
+                *next = source.committed.min(*next);
+                if writer.table().topic == Topic::Verdicts {
+                    least.insert((Topic::Records, source.partition), source.records_committed);
+                }
+            }
+        }
+        let mut inputs = Vec::new();
+        for ((topic, partition), next) in least {
+            let from = self.log.committed(Consumer::Archive, topic, partition).await?;
+            if next > from {
+                inputs.push(Input { consumer: Consumer::Archive, topic, partition, from, next });
+            }
+        }
+        if !inputs.is_empty() {
+            self.log.commit(Txn { inputs, ..Txn::default() }).await?;
+        }
+        Ok(())
+    }
+}
+
+fn overtaken(error: &Error) -> bool {
+    matches!(error, Error::Log(error) if error.must_reload())
+}
+
+/// A name that no other process bears: process id and start time.
+fn owner(clock: &Clock) -> String {
+    format!("{}-{}", std::process::id(), clock.now().timestamp_micros())
+}
+
+/// One partition of the topic that a table is fed from.
+pub(crate) struct Source {
+    pub(crate) partition: u32,
+    /// Where the table's last commit stands.
+    committed: u64,
+    /// Where reading stands: the rows between are held.
+    pub(crate) next: u64,
+    /// The same for the partition of `records` that verdicts speak of; zero for other topics.
+    records_committed: u64,
+    pub(crate) records_next: u64,
+}
+
+/// One table being written.
+struct Writer {
+    delta: DeltaTable,
+    sources: Vec<Source>,
+    rows: Rows,
+    /// When the oldest thing not committed was read.
+    since: Option<tokio::time::Instant>,
+    standing: Standing,
+    evidence: KnownEvidence,
+}
+
+impl Writer {
+    async fn new(delta: DeltaTable, partitions: u32) -> Result<Writer, Error> {
+        let table = delta.table();
+        let sources = (0..partitions)
+            .map(|partition| {
+                let committed = delta.snapshot().positions.get(&source_name(table.topic, partition)).copied().unwrap_or(0);
+                let records = delta.snapshot().positions.get(&source_name(Topic::Records, partition)).copied().unwrap_or(0);
+                Source { partition, committed, next: committed, records_committed: records, records_next: records }
+            })
+            .collect();
+        let standing = if std::ptr::eq(table, &FINDINGS) { Standing::load(&delta).await? } else { Standing::default() };
+        let evidence = if std::ptr::eq(table, &EVIDENCE) { KnownEvidence::load(&delta).await? } else { KnownEvidence::default() };
+        Ok(Writer { rows: Rows::new(table), delta, sources, since: None, standing, evidence })
+    }
+
+    fn table(&self) -> &'static Table {
+        self.delta.table()
+    }
+
+    /// Reads what has come and turns it into rows. Whether anything had come.
+    async fn fill(&mut self, log: &dyn Log, metrics: &runtime::metrics::Metrics) -> Result<bool, Error> {
+        let table = self.table();
+        let reads = self.sources.iter().map(|source| feed::read(table, log, source));
+        let batches: Vec<Batch> = futures::future::try_join_all(reads).await?;
+        let mut moved = false;
+        for (source, batch) in self.sources.iter_mut().zip(batches) {
+            moved |= batch.next > source.next;
+            source.next = batch.next;
+            source.records_next = batch.records_next;
+            for (row, bytes) in batch.rows {
+                self.rows.push(row, bytes);
+            }
+            for finding in batch.findings {
+                if std::ptr::eq(table, &EVIDENCE) {
+                    for event_id in self.evidence.add(&finding) {
+                        self.rows.push(crate::table::evidence_row(&finding.id, finding.tenant.as_str(), event_id), event_id.len());
+                    }
+                } else {
+                    self.standing.put(finding);
+                }
+            }
+            if let Some(sent) = batch.heartbeat {
+                metrics.own.heartbeat.set(["archive"], sent);
+            }
+        }
+        if moved && self.since.is_none() {
+            self.since = Some(tokio::time::Instant::now());
+        }
+        Ok(moved)
+    }
+
+    /// Writes the files, then commits them with the positions they bring the table to.
+    async fn flush(&mut self, now: DateTime<Utc>, metrics: &runtime::metrics::Metrics) -> Result<Outcome, Error> {
+        let table = self.table();
+        let mut changes = Changes { positions: self.positions(), ..Changes::default() };
+        if std::ptr::eq(table, &FINDINGS) {
+            let dirty = self.standing.take_dirty();
+            changes.remove = self.delta.snapshot().files.values().filter(|add| in_tenants(add, &dirty)).map(|add| add.path.clone()).collect();
+            for tenant in &dirty {
+                for row in self.standing.rows(tenant) {
+                    self.rows.push(row, 0);
+                }
+            }
+        }
+        let rows = std::mem::replace(&mut self.rows, Rows::new(table));
+        let count = rows.rows;
+        // The name follows from what is in it: a flush that is done again after a crash writes the same file again.
+        let name = schemas::json::key_id(&[table.name, &format!("{:?}", changes.positions)]);
+        changes.add = self.write_files(rows, &name, now).await?;
+        let bytes = changes.add.iter().map(|add| add.size).sum();
+        runtime::failpoint::reached("archive_before_commit");
+        let outcome = self.delta.commit(changes, now).await?;
+        runtime::failpoint::reached("archive_after_commit");
+        if outcome == Outcome::Committed {
+            self.since = None;
+            for source in &mut self.sources {
+                source.committed = source.next;
+                source.records_committed = source.records_next;
+            }
+            metrics.archive.rows.with([table.name]).add(count);
+            metrics.archive.bytes.with([table.name]).add(bytes);
+            metrics.archive.commits.with([table.name]).inc();
+            metrics.archive.last_commit.set([table.name], now);
+        }
+        Ok(outcome)
+    }
+
+    fn positions(&self) -> Vec<(String, u64, u64)> {
+        let topic = self.table().topic;
+        let mut positions = Vec::new();
+        for source in &self.sources {
+            if source.next > source.committed {
+                positions.push((source_name(topic, source.partition), source.committed, source.next));
+            }
+            if source.records_next > source.records_committed {
+                positions.push((source_name(Topic::Records, source.partition), source.records_committed, source.records_next));
+            }
+        }
+        positions
+    }
+
+    async fn write_files(&self, rows: Rows, name: &str, now: DateTime<Utc>) -> Result<Vec<Add>, Error> {
+        let table = self.table();
+        let files = rows.into_partitions().map(|(key, rows)| async move {
+            let written = tokio::task::spawn_blocking(move || file::write(table, rows)).await.map_err(|_| Error::Worker)??;
+            // Values are a tenant's name, whose alphabet is closed, and a date: never text of a record.
+            let folder: Vec<String> = table.partition_columns.iter().zip(&key).map(|(column, value)| format!("{column}={value}")).collect();
+            let path = folder.into_iter().chain([format!("h-{name}.parquet")]).collect::<Vec<_>>().join("/");
+            let size = written.bytes.len() as u64;
+            self.delta.store().put(&self.delta.location(&path), PutPayload::from(written.bytes)).await?;
+            let partition_values = table.partition_columns.iter().map(|&column| column.to_owned()).zip(key.into_iter().map(Some));
+            Ok::<Add, Error>(Add {
+                path,
+                partition_values: partition_values.collect(),
+                size,
+                modification_time: now.timestamp_millis(),
+                data_change: true,
+                stats: Some(serde_json::to_string(&written.statistics)?),
+                tags: None,
+            })
+        });
+        futures::stream::iter(files).buffered(FILES_AT_ONCE).try_collect().await
+    }
+}
+
+fn source_name(topic: Topic, partition: u32) -> String {
+    format!("harrier/{}/{partition}", topic.name())
+}
+
+fn in_tenants(add: &Add, tenants: &[String]) -> bool {
+    add.partition_values.get("tenant").is_some_and(|value| value.as_ref().is_some_and(|tenant| tenants.contains(tenant)))
+}

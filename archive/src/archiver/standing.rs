@@ -1,0 +1,63 @@
+//! The findings of each tenant, newest revision: what the `findings` table is replaced from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::{Finding, incident};
+
+use crate::delta::DeltaTable;
+use crate::error::Error;
+use crate::file::read_text_columns;
+use crate::table::{FINDING_COLUMN, Row, finding_row};
+
+/// Newest revision by tenant and id. Findings are few beside records: some hundred bytes each, thousands a year.
+#[derive(Default)]
+pub(super) struct Standing {
+    tenants: BTreeMap<String, BTreeMap<String, Finding>>,
+    dirty: BTreeSet<String>,
+}
+
+impl Standing {
+    /// What the table held at its last commit.
+    pub(super) async fn load(delta: &DeltaTable) -> Result<Standing, Error> {
+        let mut standing = Standing::default();
+        for [text] in read_text_columns(delta, [FINDING_COLUMN]).await? {
+            if let Ok(finding) = serde_json::from_str::<Finding>(&text) {
+                standing.insert(finding);
+            }
+        }
+        Ok(standing)
+    }
+
+    /// Takes a newer revision.
+    pub(super) fn put(&mut self, finding: Finding) {
+        self.dirty.insert(finding.tenant.as_str().to_owned());
+        self.insert(finding);
+    }
+
+    fn insert(&mut self, finding: Finding) {
+        let tenant = self.tenants.entry(finding.tenant.as_str().to_owned()).or_default();
+        match tenant.get(&finding.id) {
+            Some(known) if known.revision >= finding.revision => {}
+            _ => {
+                tenant.insert(finding.id.clone(), finding);
+            }
+        }
+    }
+
+    /// Tenants with news since the last call.
+    pub(super) fn take_dirty(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.dirty).into_iter().collect()
+    }
+
+    /// All rows of a tenant, each with its incident.
+    pub(super) fn rows(&mut self, tenant: &str) -> Vec<Row> {
+        let Some(findings) = self.tenants.get_mut(tenant) else { return Vec::new() };
+        let standing: Vec<&Finding> = findings.values().filter(|finding| finding.status.stands()).collect();
+        let incidents = incident::assign(&standing);
+        let by_id: BTreeMap<String, String> = standing.iter().map(|finding| finding.id.clone()).zip(incidents).collect();
+        for finding in findings.values_mut() {
+            finding.incident_id = by_id.get(&finding.id).cloned();
+        }
+        findings.values().map(finding_row).collect()
+    }
+}

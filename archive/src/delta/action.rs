@@ -1,0 +1,106 @@
+//! The actions of the Delta protocol that harrier writes and reads, in the protocol's own names.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One line of a log entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Action {
+    CommitInfo(CommitInfo),
+    Protocol(Protocol),
+    #[serde(rename = "metaData")]
+    Metadata(Metadata),
+    Txn(TxnAction),
+    Add(Add),
+    Remove(Remove),
+    #[serde(untagged)]
+    Unknown(serde_json::Value),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CommitInfo {
+    timestamp: i64,
+    operation: String,
+    engine_info: String,
+}
+
+impl CommitInfo {
+    pub(super) fn new(timestamp: i64) -> CommitInfo {
+        let engine_info = concat!("harrier/", env!("CARGO_PKG_VERSION")).to_owned();
+        CommitInfo { timestamp, operation: "WRITE".into(), engine_info }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Protocol {
+    pub(super) min_reader_version: u32,
+    pub(super) min_writer_version: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Metadata {
+    pub(super) id: String,
+    pub(super) name: Option<String>,
+    pub(super) format: Format,
+    pub(super) schema_string: String,
+    pub(super) partition_columns: Vec<String>,
+    pub(super) configuration: BTreeMap<String, String>,
+    pub(super) created_time: Option<i64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Format {
+    pub(super) provider: String,
+    pub(super) options: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct TxnAction {
+    pub(super) app_id: String,
+    pub(super) version: i64,
+    pub(super) last_updated: Option<i64>,
+}
+
+/// A file of the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Add {
+    /// Below the table's folder.
+    pub path: String,
+    pub partition_values: BTreeMap<String, Option<String>>,
+    /// Bytes.
+    pub size: u64,
+    /// Milliseconds since 1970.
+    pub modification_time: i64,
+    pub data_change: bool,
+    /// [`FileStatistics`] as JSON text, as the protocol has it.
+    pub stats: Option<String>,
+    /// `sha256`: the file's hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// What a reader may know of a file without opening it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileStatistics {
+    pub num_records: u64,
+    #[serde(default)]
+    pub min_values: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    pub max_values: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Remove {
+    pub(super) path: String,
+    pub(super) deletion_timestamp: Option<i64>,
+    pub(super) data_change: bool,
+}

@@ -1,0 +1,46 @@
+//! What can go wrong with the archive.
+
+/// An error of the archive.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log failed: see its own classes.
+    #[error(transparent)]
+    Log(#[from] runtime::log::LogError),
+    /// The disk or object store failed: full, unreachable, not permitted. Retrying may help.
+    #[error("the archive's storage failed: {0}")]
+    Store(#[from] object_store::Error),
+    /// The table's log cannot be read: damaged, or of a protocol that this harrier does not know. Not for retrying.
+    #[error("the table {table} is damaged at version {version}")]
+    Damaged { table: &'static str, version: u64 },
+    /// Parquet could not be written: a defect of ours.
+    #[error("a Parquet file could not be written: {0}")]
+    Parquet(#[from] parquet::errors::ParquetError),
+    /// Rows could not be put into columns: a defect of ours.
+    #[error("rows could not be put into columns: {0}")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// A message of the log is not what its topic holds: the log is damaged.
+    #[error("offset {offset} of {topic}/{partition} is not what it should be")]
+    Message { topic: &'static str, partition: u32, offset: u64 },
+    /// A log entry could not be written as JSON: a defect of ours.
+    #[error("a commit could not be written: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A worker thread was lost.
+    #[error("a worker of the archive was lost")]
+    Worker,
+}
+
+impl Error {
+    pub(crate) fn damaged(table: &'static str, version: u64) -> Error {
+        Error::Damaged { table, version }
+    }
+
+    /// Whether the same step may succeed if it is tried again.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Error::Store(_) => true,
+            Error::Log(error) => error.retryable(),
+            _ => false,
+        }
+    }
+}

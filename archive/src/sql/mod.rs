@@ -1,0 +1,127 @@
+//! SQL over the archive, read-only, also while another process writes.
+//!
+//! Each query sees the tables as of its start: a snapshot of every Delta log. Statements that change anything are
+//! refused by the planner's own options, not by looking at the text.
+
+mod functions;
+pub mod output;
+mod provider;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use futures::stream;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+
+use crate::delta::DeltaTable;
+use crate::error::Error;
+use crate::table::{TABLES, Table};
+use provider::{ARCHIVE_URL, DeltaProvider};
+
+/// Memory for one query. Sorts and joins beyond it go to disk; what cannot, fails with a clear error.
+const QUERY_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
+
+/// SQL over one archive folder.
+pub struct Sql {
+    store: Arc<dyn ObjectStore>,
+}
+
+/// Why a query gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    #[error("there is no archive in {0}: nothing has been collected or imported there yet")]
+    NoArchive(std::path::PathBuf),
+    #[error(transparent)]
+    Archive(#[from] Error),
+    /// What the planner or the engine says: usually a mistake in the query.
+    #[error("{}", plain(.0))]
+    Query(#[from] DataFusionError),
+}
+
+/// DataFusion's message without its layers of context.
+fn plain(error: &DataFusionError) -> String {
+    error.find_root().strip_backtrace()
+}
+
+impl Sql {
+    /// Opens the archive in a data folder.
+    pub fn open(data_dir: &Path) -> Result<Sql, QueryError> {
+        let root = data_dir.join("archive");
+        if !root.is_dir() {
+            return Err(QueryError::NoArchive(data_dir.to_owned()));
+        }
+        Ok(Sql { store: Arc::new(LocalFileSystem::new_with_prefix(root).map_err(Error::from)?) })
+    }
+
+    /// Runs one query and returns its rows as they come.
+    pub async fn query(&self, text: &str) -> Result<SendableRecordBatchStream, QueryError> {
+        if let Some(table) = described(text) {
+            return Ok(describe(table).map_err(DataFusionError::from)?);
+        }
+        Ok(self.plan(text).await?.execute_stream().await?)
+    }
+
+    /// The same, collected: for queries whose answers are known to be small.
+    pub async fn collect(&self, text: &str) -> Result<Vec<RecordBatch>, QueryError> {
+        Ok(datafusion::physical_plan::common::collect(self.query(text).await?).await?)
+    }
+
+    async fn plan(&self, text: &str) -> Result<DataFrame, QueryError> {
+        let context = self.context().await?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        Ok(context.sql_with_options(text, options).await?)
+    }
+
+    async fn context(&self) -> Result<SessionContext, QueryError> {
+        let mut config = SessionConfig::new().with_information_schema(true);
+        let parquet = &mut config.options_mut().execution.parquet;
+        // Off by default, and worth an order of magnitude for questions about one user.
+        parquet.pushdown_filters = true;
+        parquet.reorder_filters = true;
+        parquet.bloom_filter_on_read = true;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES)))
+            .build_arc()?;
+        let context = SessionContext::new_with_config_rt(config, runtime);
+        context.register_object_store(ARCHIVE_URL.as_ref(), self.store.clone());
+        functions::register(&context);
+        for table in TABLES {
+            let delta = DeltaTable::open(self.store.clone(), table).await?;
+            context.register_table(table.name, Arc::new(DeltaProvider::new(&delta)))?;
+        }
+        Ok(context)
+    }
+}
+
+/// The table of a `DESCRIBE table` statement, which we answer ourselves because it should say what the columns mean.
+fn described(text: &str) -> Option<&'static Table> {
+    let mut words = text.trim().trim_end_matches(';').split_whitespace();
+    let verb = words.next()?;
+    let name = words.next()?;
+    let is_describe = verb.eq_ignore_ascii_case("describe") || verb.eq_ignore_ascii_case("desc");
+    let table = TABLES.iter().find(|table| table.name.eq_ignore_ascii_case(name))?;
+    (is_describe && words.next().is_none()).then_some(table)
+}
+
+fn describe(table: &Table) -> Result<SendableRecordBatchStream, arrow::error::ArrowError> {
+    let columns = table.columns();
+    let texts = |text: fn(&crate::table::Column) -> String| -> ArrayRef {
+        Arc::new(columns.iter().map(|column| Some(text(column))).collect::<StringArray>())
+    };
+    let field = |name: &str| Field::new(name, DataType::Utf8, false);
+    let schema = Arc::new(Schema::new(vec![field("column_name"), field("data_type"), field("description")]));
+    let arrays = vec![texts(|c| c.name.to_owned()), texts(|c| c.kind.name().to_owned()), texts(|c| c.doc.to_owned())];
+    let batch = RecordBatch::try_new(schema.clone(), arrays)?;
+    Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::iter([Ok(batch)]))))
+}
