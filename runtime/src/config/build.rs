@@ -1,0 +1,326 @@
+//! From what is written to what a service needs: forms, ranges, defaults, and what must be there together.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemas::finding::Level;
+use schemas::tenant::Tenant;
+
+use super::nearest::nearest;
+use super::problem::{Problem, Problems, line_of, shown};
+use super::value::{InvalidValue, domain, endpoint, parse_duration, secret_file, sink_name};
+use super::written::{Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSink, WrittenTenant};
+use super::{
+    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, DetectConfig, Endpoints, HttpConfig,
+    LogConfig, RulesConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
+};
+
+/// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.
+const CONTENT_TYPES_DEFAULT: [ContentType; 4] =
+    [ContentType::AzureActiveDirectory, ContentType::Exchange, ContentType::SharePoint, ContentType::General];
+
+const MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// More than this gains nothing on one host, and every partition costs a worker and a share of each flush.
+const PARTITIONS_MAX: i64 = 256;
+
+/// Builds the configuration. Where a value is refused it has a default in its place; the problems decide whether the
+/// result is used.
+pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Problems) -> Config {
+    // A file in the current folder has the empty parent, which joins to the path itself.
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let mut builder = Builder { folder, text, problems };
+    let data_dir = builder.path("data_dir", written.data_dir).unwrap_or_else(|| folder.join(DATA_DIR_DEFAULT));
+    let mut config = Config::for_data_dir(&data_dir);
+    config.log = builder.log(written.log);
+    let tenants: Vec<Named<TenantConfig>> =
+        written.tenants.into_iter().filter_map(|tenant| builder.tenant(tenant)).collect();
+    config.tenants = builder.distinct("tenant", tenants);
+    let sinks: Vec<Named<SinkConfig>> = written.sinks.into_iter().filter_map(|sink| builder.sink(sink)).collect();
+    config.sinks = builder.distinct("sink", sinks);
+    config.rules = RulesConfig {
+        paths: builder.paths("paths", written.rules_paths),
+        tuning_file: builder.path("tuning_file", written.rules_tuning_file),
+    };
+    config.http = builder.http(written.http_listen);
+    if let Some(flush_interval) = builder.duration("flush_interval", written.archive_flush_interval, &FLUSH_INTERVAL) {
+        config.archive = ArchiveConfig { flush_interval };
+    }
+    if let Some(keep_hot) = builder.duration("keep_hot", written.detect_keep_hot, &KEEP_HOT) {
+        config.detect = DetectConfig { keep_hot };
+    }
+    config
+}
+
+/// What a duration may be.
+struct Range {
+    least: &'static str,
+    most: &'static str,
+}
+
+/// Below an hour a consumer that restarts may find the log trimmed by another's impatience.
+const KEEP: Range = Range { least: "1h", most: "365d" };
+const FLUSH_INTERVAL: Range = Range { least: "1s", most: "1h" };
+/// Deliveries a day late are common; a state that forgets sooner would judge them without their fellows.
+const KEEP_HOT: Range = Range { least: "24h", most: "365d" };
+const MAX_AGE: Range = Range { least: "1m", most: "3650d" };
+
+/// Something with a name that must be its own, and where the name stands.
+struct Named<T> {
+    name: String,
+    offset: usize,
+    value: T,
+}
+
+struct Builder<'a> {
+    folder: &'a Path,
+    text: &'a str,
+    problems: &'a mut Problems,
+}
+
+impl Builder<'_> {
+    fn log(&mut self, written: WrittenLog) -> LogConfig {
+        let default = LogConfig::default();
+        let kinds = [("embedded", false), ("kafka", true)];
+        let kind_offset = written.kind.as_ref().map(|kind| kind.offset);
+        let is_kafka = self.choice("kind", written.kind, &kinds).unwrap_or(false);
+        if let (true, Some(offset)) = (is_kafka, kind_offset) {
+            self.problems.add(offset, Problem::KafkaNotBuilt);
+        } else if let Some(broker) = written.brokers.unwrap_or_default().first() {
+            self.problems.add(broker.offset, Problem::NotForKind { key: "brokers", kind: "embedded" });
+        }
+        let partitions = written.partitions.and_then(|Placed { value, offset }| {
+            let partitions = u32::try_from(value).ok().filter(|_| (1..=PARTITIONS_MAX).contains(&value));
+            if partitions.is_none() {
+                self.invalid("partitions", offset, InvalidValue::OutOfRange { least: "1", most: "256" });
+            }
+            partitions
+        });
+        LogConfig {
+            partitions: partitions.unwrap_or(default.partitions),
+            keep: self.duration("keep", written.keep, &KEEP).unwrap_or(default.keep),
+        }
+    }
+
+    fn http(&mut self, listen: Option<Placed<String>>) -> HttpConfig {
+        let offset = listen.as_ref().map_or(0, |listen| listen.offset);
+        let parse = |text: &str| text.parse::<SocketAddr>().map_err(|_| InvalidValue::Listen);
+        let Some(listen) = self.parsed("listen", listen, parse) else { return HttpConfig::default() };
+        if !listen.ip().is_loopback() {
+            self.problems.add(offset, Problem::ListensToNetwork);
+        }
+        HttpConfig { listen }
+    }
+
+    fn tenant(&mut self, written: WrittenTenant) -> Option<Named<TenantConfig>> {
+        self.require("[[tenant]]", written.offset, &written.present, &["name"]);
+        let offset = written.name.as_ref().map_or(written.offset, |name| name.offset);
+        let name = self.parsed("name", written.name.clone(), |name| Ok(name.parse::<Tenant>()?));
+        let clouds = Cloud::ALL.map(|cloud| (cloud.as_str(), cloud));
+        let cloud = self.choice("cloud", written.cloud.clone(), &clouds).unwrap_or_default();
+        let domains = written.domains.clone().unwrap_or_default();
+        let domains: Vec<String> =
+            domains.into_iter().filter_map(|name| self.parsed("domains", Some(name), domain)).collect();
+        if let (Some(name), false) = (&name, written.present.has("domains") && !domains.is_empty()) {
+            self.problems.add(offset, Problem::NoDomains { tenant: name.to_string() });
+        }
+        let access = self.access(written, cloud);
+        let name = name?;
+        Some(Named { name: name.to_string(), offset, value: TenantConfig { name, cloud, domains, access } })
+    }
+
+    /// A tenant that says nothing of how it is reached is one that only imports name; one that says something must say
+    /// all that is needed.
+    fn access(&mut self, written: WrittenTenant, cloud: Cloud) -> Option<Access> {
+        let of_every_tenant = ["name", "cloud", "domains"];
+        if written.present.iter().all(|(key, _)| of_every_tenant.contains(key)) {
+            return None;
+        }
+        if let Some(certificate) = &written.client_certificate_file {
+            self.problems.add(certificate.offset, Problem::CertificateNotRead);
+        } else {
+            self.require("[[tenant]]", written.offset, &written.present, &["client_secret_file"]);
+        }
+        self.require("[[tenant]]", written.offset, &written.present, &["tenant_id", "client_id"]);
+        let tenant_id = self.parsed("tenant_id", written.tenant_id, str::parse);
+        let client_id = self.parsed("client_id", written.client_id, str::parse);
+        let client_secret = self.secret("client_secret_file", written.client_secret_file);
+        let publisher_id = self.parsed("publisher_id", written.publisher_id, str::parse);
+        let content_types = self.content_types(written.content_types);
+        let endpoints = self.endpoints(written.endpoints, cloud, written.offset)?;
+        let management_resource = cloud.hosts().management.unwrap_or(&endpoints.management).to_owned();
+        Some(Access {
+            tenant_id: tenant_id?,
+            client_id: client_id?,
+            client_secret: client_secret?,
+            content_types,
+            publisher_id,
+            endpoints,
+            management_resource,
+        })
+    }
+
+    fn content_types(&mut self, written: Option<Vec<Placed<String>>>) -> Vec<ContentType> {
+        let Some(written) = written else { return CONTENT_TYPES_DEFAULT.to_vec() };
+        let known = ContentType::ALL.map(|content_type| (content_type.as_str(), content_type));
+        let mut content_types: Vec<ContentType> =
+            written.into_iter().filter_map(|name| self.choice("content_types", Some(name), &known)).collect();
+        // A set: the order and a repetition mean nothing.
+        content_types.sort_unstable();
+        content_types.dedup();
+        content_types
+    }
+
+    fn endpoints(&mut self, written: Option<WrittenEndpoints>, cloud: Cloud, offset: usize) -> Option<Endpoints> {
+        let hosts = cloud.hosts();
+        let management_written = written.as_ref().is_some_and(|written| written.management.is_some());
+        if hosts.management.is_none() && !management_written {
+            self.problems.add(offset, Problem::ManagementUnknown);
+        }
+        let (login, management, graph, exchange, reporting) = match written {
+            Some(written) => (written.login, written.management, written.graph, written.exchange, written.reporting),
+            None => (None, None, None, None, None),
+        };
+        let login = self.endpoint("login", login, Some(hosts.login));
+        let management = self.endpoint("management", management, hosts.management);
+        let graph = self.endpoint("graph", graph, Some(hosts.graph));
+        let exchange = self.endpoint("exchange", exchange, Some(hosts.exchange));
+        let reporting = self.endpoint("reporting", reporting, Some(hosts.reporting));
+        Some(Endpoints {
+            login: login?,
+            management: management?,
+            graph: graph?,
+            exchange: exchange?,
+            reporting: reporting?,
+        })
+    }
+
+    fn endpoint(
+        &mut self,
+        key: &'static str,
+        written: Option<Placed<String>>,
+        default: Option<&str>,
+    ) -> Option<String> {
+        match written {
+            Some(written) => self.parsed(key, Some(written), endpoint),
+            None => default.map(str::to_owned),
+        }
+    }
+
+    fn sink(&mut self, written: WrittenSink) -> Option<Named<SinkConfig>> {
+        self.require("[[sink]]", written.offset, &written.present, &["name", "kind"]);
+        let offset = written.name.as_ref().map_or(written.offset, |name| name.offset);
+        let name = self.parsed("name", written.name.clone(), sink_name);
+        let levels = Level::ALL.map(|level| (level.as_str(), level));
+        let min_level = self.choice("min_level", written.min_level.clone(), &levels).unwrap_or(Level::Medium);
+        let max_age = self.duration("max_age", written.max_age.clone(), &MAX_AGE).unwrap_or(MAX_AGE_DEFAULT);
+        let kind = self.sink_kind(written);
+        let name = name?;
+        Some(Named { name: name.clone(), offset, value: SinkConfig { name, kind: kind?, min_level, max_age } })
+    }
+
+    fn sink_kind(&mut self, written: WrittenSink) -> Option<SinkKind> {
+        /// The kinds with the keys of each, and those it cannot do without.
+        const KINDS: [(&str, &[&str], &[&str]); 3] = [
+            ("webhook", &["url_file", "signing_secret_file", "allow_private_addresses"], &["url_file"]),
+            ("file", &["path"], &["path"]),
+            ("stdout", &[], &[]),
+        ];
+        let kinds = KINDS.map(|kind| (kind.0, kind));
+        let (kind, own_keys, needed) = self.choice("kind", written.kind, &kinds)?;
+        self.require("[[sink]]", written.offset, &written.present, needed);
+        let foreign = |key: &str| !own_keys.contains(&key) && KINDS.iter().any(|(_, keys, _)| keys.contains(&key));
+        for (key, offset) in written.present.iter().filter(|(key, _)| foreign(key)) {
+            self.problems.add(*offset, Problem::NotForKind { key, kind });
+        }
+        let url = self.secret("url_file", written.url_file);
+        let signing_secret = self.secret("signing_secret_file", written.signing_secret_file);
+        let allow_private_addresses = written.allow_private_addresses.is_some_and(|placed| placed.value);
+        let path = self.path("path", written.path);
+        match kind {
+            "webhook" => Some(SinkKind::Webhook { url: url?, signing_secret, allow_private_addresses }),
+            "file" => Some(SinkKind::File { path: path? }),
+            _ => Some(SinkKind::Stdout),
+        }
+    }
+
+    /// Those with a name of their own; the others are problems.
+    fn distinct<T>(&mut self, what: &'static str, all: Vec<Named<T>>) -> Vec<T> {
+        let mut first_offsets = std::collections::BTreeMap::new();
+        let mut distinct = Vec::with_capacity(all.len());
+        for Named { name, offset, value } in all {
+            match first_offsets.get(&name) {
+                Some(first) => {
+                    let first_line = line_of(self.text, *first);
+                    self.problems.add(offset, Problem::Duplicate { what, name, first_line });
+                }
+                None => {
+                    first_offsets.insert(name, offset);
+                    distinct.push(value);
+                }
+            }
+        }
+        distinct
+    }
+
+    fn require(&mut self, section: &'static str, offset: usize, present: &Present, keys: &[&'static str]) {
+        for key in keys.iter().filter(|key| !present.has(key)) {
+            self.problems.add(offset, Problem::Missing { section, key });
+        }
+    }
+
+    fn invalid(&mut self, key: &'static str, offset: usize, reason: InvalidValue) {
+        self.problems.add(offset, Problem::Invalid { key, reason: reason.into() });
+    }
+
+    fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        written: Option<Placed<String>>,
+        parse: impl FnOnce(&str) -> Result<T, InvalidValue>,
+    ) -> Option<T> {
+        let Placed { value, offset } = written?;
+        parse(&value).map_err(|reason| self.invalid(key, offset, reason)).ok()
+    }
+
+    fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        written: Option<Placed<String>>,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        let Placed { value, offset } = written?;
+        let chosen = choices.iter().find(|(name, _)| *name == value);
+        if chosen.is_none() {
+            let known: Vec<&'static str> = choices.iter().map(|(name, _)| *name).collect();
+            let nearest = nearest(&value, &known);
+            self.problems.add(offset, Problem::UnknownValue { key, found: shown(&value), nearest, known });
+        }
+        chosen.map(|(_, choice)| *choice)
+    }
+
+    fn duration(&mut self, key: &'static str, written: Option<Placed<String>>, range: &Range) -> Option<Duration> {
+        let limit = |text| parse_duration(text).unwrap_or_default();
+        self.parsed(key, written, |text| {
+            let duration = parse_duration(text)?;
+            let fits = (limit(range.least)..=limit(range.most)).contains(&duration);
+            let out_of_range = InvalidValue::OutOfRange { least: range.least, most: range.most };
+            if fits { Ok(duration) } else { Err(out_of_range) }
+        })
+    }
+
+    fn path(&mut self, key: &'static str, written: Option<Placed<String>>) -> Option<PathBuf> {
+        let folder = self.folder;
+        self.parsed(key, written, |text| if text.is_empty() { Err(InvalidValue::Empty) } else { Ok(folder.join(text)) })
+    }
+
+    fn paths(&mut self, key: &'static str, written: Option<Vec<Placed<String>>>) -> Vec<PathBuf> {
+        written.unwrap_or_default().into_iter().filter_map(|path| self.path(key, Some(path))).collect()
+    }
+
+    fn secret(&mut self, key: &'static str, written: Option<Placed<String>>) -> Option<SecretFile> {
+        let folder = self.folder;
+        self.parsed(key, written, |text| secret_file(text, folder))
+    }
+}

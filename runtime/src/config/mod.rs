@@ -1,0 +1,293 @@
+//! Configuration: one TOML file, read in two stages.
+//!
+//! [`written`] is what stands in the file, each value with its place; [`Config`] is what a service needs, with types
+//! that can only hold what is valid. Between the two every problem is collected, so that an operator sees all of them
+//! at once, each as `file:line:column: message`, and unknown keys are errors with the nearest name: a misspelt key that
+//! is passed over is a switch that somebody believes to be on.
+//!
+//! # The guarantee
+//!
+//! * No secret stands in the file, and none is in a [`Config`]: it holds references ([`SecretFile`]), which are read
+//!   where the secret is needed. So a command that needs no secret runs without the right to read it, and a secret that
+//!   is replaced is picked up without a restart.
+//! * Nothing is taken from environment variables, `${VAR}` is refused rather than expanded: what runs is what the file
+//!   says. (`$CREDENTIALS_DIRECTORY` is read, because systemd passes credentials so.)
+//! * Relative paths are relative to the folder of the file, wherever harrier is started.
+//!
+//! `harrier --data-dir DIR` without a file is a whole configuration as well: [`Config::for_data_dir`].
+
+mod build;
+mod cloud;
+mod nearest;
+mod problem;
+mod secret;
+mod value;
+mod written;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemas::finding::Level;
+use schemas::tenant::Tenant;
+
+use crate::log::embedded::PARTITIONS_DEFAULT;
+
+pub use self::cloud::{Cloud, Hosts};
+pub use self::problem::{ConfigErrors, ConfigProblem, Place, Problem};
+pub use self::secret::{Secret, SecretError, SecretFile};
+pub use self::value::{Guid, InvalidDuration, InvalidValue, parse_duration};
+
+/// Largest configuration file. One tenant takes a few hundred bytes; this is room for thousands.
+pub const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Where the data lies unless the file or `--data-dir` says otherwise.
+pub const DATA_DIR_DEFAULT: &str = "harrier-data";
+
+/// Port of the operators' server, on loopback only unless set otherwise.
+pub const HTTP_PORT_DEFAULT: u16 = 9464;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What harrier is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub log: LogConfig,
+    pub tenants: Vec<TenantConfig>,
+    pub sinks: Vec<SinkConfig>,
+    pub rules: RulesConfig,
+    pub http: HttpConfig,
+    pub archive: ArchiveConfig,
+    pub detect: DetectConfig,
+    /// What is allowed and probably not meant. `harrier check` shows it.
+    pub warnings: Vec<ConfigProblem>,
+}
+
+/// `[log]`: the embedded log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// For a new log; an existing one keeps its own count.
+    pub partitions: u32,
+    /// How long messages stay after every consumer has read them.
+    pub keep: Duration,
+}
+
+/// `[[tenant]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct TenantConfig {
+    pub name: Tenant,
+    pub cloud: Cloud,
+    /// Mail domains that are inside, in lower case. What is not named here is never taken for inside.
+    pub domains: Vec<String>,
+    /// How to reach Microsoft. `None` for a tenant that only imports name.
+    pub access: Option<Access>,
+}
+
+/// What polling a tenant takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Access {
+    pub tenant_id: Guid,
+    pub client_id: Guid,
+    pub client_secret: SecretFile,
+    pub content_types: Vec<ContentType>,
+    /// Whose request quota is used; the tenant's own without one.
+    pub publisher_id: Option<Guid>,
+    pub endpoints: Endpoints,
+    /// The OAuth resource of the Management Activity API: the cloud's own, also where `endpoints.management` is a proxy
+    /// or a fake.
+    pub management_resource: String,
+}
+
+/// `[tenant.endpoints]`: where each API is reached. Each is a valid https address (http on loopback only), with or
+/// without a path, without a slash at its end: append `/...` to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    pub login: String,
+    pub management: String,
+    pub graph: String,
+    pub exchange: String,
+    pub reporting: String,
+}
+
+/// A feed of the Management Activity API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ContentType {
+    AzureActiveDirectory,
+    Exchange,
+    SharePoint,
+    General,
+    Dlp,
+}
+
+impl ContentType {
+    pub const ALL: [ContentType; 5] = [
+        ContentType::AzureActiveDirectory,
+        ContentType::Exchange,
+        ContentType::SharePoint,
+        ContentType::General,
+        ContentType::Dlp,
+    ];
+
+    /// In Microsoft's spelling.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ContentType::AzureActiveDirectory => "Audit.AzureActiveDirectory",
+            ContentType::Exchange => "Audit.Exchange",
+            ContentType::SharePoint => "Audit.SharePoint",
+            ContentType::General => "Audit.General",
+            ContentType::Dlp => "DLP.All",
+        }
+    }
+}
+
+/// `[[sink]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkConfig {
+    /// The alphabet of tenant names: it becomes a label and part of keys.
+    pub name: String,
+    pub kind: SinkKind,
+    pub min_level: Level,
+    /// Older findings (by first event) arrive as one digest.
+    pub max_age: Duration,
+}
+
+/// Where a sink sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    Webhook {
+        /// The whole address: whoever knows it may post.
+        url: SecretFile,
+        signing_secret: Option<SecretFile>,
+        /// Whether the address may lie in a private network. Off, so that a changed DNS answer cannot point us inwards.
+        allow_private_addresses: bool,
+    },
+    File {
+        path: PathBuf,
+    },
+    Stdout,
+}
+
+impl SinkKind {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SinkKind::Webhook { .. } => "webhook",
+            SinkKind::File { .. } => "file",
+            SinkKind::Stdout => "stdout",
+        }
+    }
+}
+
+/// `[rules]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RulesConfig {
+    /// Files and folders beside the embedded pack.
+    pub paths: Vec<PathBuf>,
+    /// Disabled rules, changed levels, exceptions.
+    pub tuning_file: Option<PathBuf>,
+}
+
+/// `[http]`: the operators' server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+}
+
+/// `[archive]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveConfig {
+    /// Longest time a row waits for its commit.
+    pub flush_interval: Duration,
+}
+
+/// `[detect]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DetectConfig {
+    /// How long matched records stay in the state past the completeness mark.
+    pub keep_hot: Duration,
+}
+
+impl Default for LogConfig {
+    /// A week, so that a consumer's defect found on Monday can be repaired from the log.
+    fn default() -> Self {
+        LogConfig { partitions: PARTITIONS_DEFAULT, keep: 7 * DAY }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        HttpConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT_DEFAULT)) }
+    }
+}
+
+impl Default for ArchiveConfig {
+    /// A minute: an analyst sees what has just happened, and a day is at most 1,440 small files before compaction.
+    fn default() -> Self {
+        ArchiveConfig { flush_interval: Duration::from_secs(60) }
+    }
+}
+
+impl Default for DetectConfig {
+    /// Microsoft keeps content for seven days, so nothing it delivers is later than that.
+    fn default() -> Self {
+        DetectConfig { keep_hot: 7 * DAY }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file. Errors are complete: correct them all, and it loads.
+    pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+        let failed = |problem| ConfigErrors::new(vec![ConfigProblem::of_file(path, problem)]);
+        let length = std::fs::metadata(path).map_err(|error| failed(Problem::Unreadable(error.into())))?.len();
+        if length > FILE_BYTES_MAX {
+            return Err(failed(Problem::TooLarge));
+        }
+        let bytes = std::fs::read(path).map_err(|error| failed(Problem::Unreadable(error.into())))?;
+        let text = String::from_utf8(bytes).map_err(|_| failed(Problem::NotUtf8))?;
+        Config::parse(path, &text)
+    }
+
+    /// The configuration in a text that was read from `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
+        let mut problems = problem::Problems::default();
+        let config = written::read(text, &mut problems).map(|written| build::build(written, path, text, &mut problems));
+        let (errors, warnings) = problems.placed(path, text);
+        match config {
+            Some(config) if errors.is_empty() => Ok(Config { warnings, ..config }),
+            _ => Err(ConfigErrors::new(errors)),
+        }
+    }
+
+    /// The configuration that a folder alone makes: embedded log, local archive, embedded rules, no tenant, no sink.
+    pub fn for_data_dir(path: &Path) -> Config {
+        Config {
+            data_dir: path.to_owned(),
+            log: LogConfig::default(),
+            tenants: Vec::new(),
+            sinks: Vec::new(),
+            rules: RulesConfig::default(),
+            http: HttpConfig::default(),
+            archive: ArchiveConfig::default(),
+            detect: DetectConfig::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The tenant of this name.
+    pub fn tenant(&self, name: &Tenant) -> Option<&TenantConfig> {
+        self.tenants.iter().find(|tenant| tenant.name == *name)
+    }
+
+    /// Every secret the configuration refers to, for a check that they can be read.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretFile> {
+        let of_tenants = self.tenants.iter().filter_map(|tenant| Some(&tenant.access.as_ref()?.client_secret));
+        let of_sinks = self.sinks.iter().flat_map(|sink| match &sink.kind {
+            SinkKind::Webhook { url, signing_secret, .. } => [Some(url), signing_secret.as_ref()],
+            SinkKind::File { .. } | SinkKind::Stdout => [None, None],
+        });
+        of_tenants.chain(of_sinks.flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests;
