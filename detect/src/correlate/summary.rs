@@ -56,7 +56,7 @@ impl Summary {
             self.values.add(Appearance { time: key.time, id: Arc::clone(id), tie: (key.tie, at) }, value);
         }
         let fields: BTreeMap<String, Vec<String>> = serde_json::from_str(member.fields.get()).unwrap_or_default();
-        for (name, values) in fields {
+        for (name, values) in fields.into_iter().filter(|(_, values)| !values.is_empty()) {
             let seen = self.fields.entry(name).or_default();
             for (at, value) in values.iter().enumerate() {
                 seen.add(Appearance { time: key.time, id: Arc::clone(id), tie: (key.tie, at) }, value);

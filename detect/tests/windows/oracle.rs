@@ -1,0 +1,285 @@
+//! What must stand, computed from the whole set at once: slow, and short enough to be seen to be right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use detect::rule::model::{NewValue, Operator, Rule, Spike};
+use schemas::finding::Finding;
+use schemas::json::{key_hash, key_id};
+use schemas::message::{Match, Observation};
+
+/// What two runs are compared by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    pub id: String,
+    pub entity: String,
+    pub first: DateTime<Utc>,
+    pub last: DateTime<Utc>,
+    pub count: u64,
+    pub evidence: Vec<String>,
+    pub fields: BTreeMap<String, Vec<String>>,
+    pub reason: String,
+    pub notes: Vec<String>,
+}
+
+pub fn of_finding(finding: &Finding) -> Standing {
+    Standing {
+        id: finding.id.clone(),
+        entity: finding.entity.clone(),
+        first: finding.first_event,
+        last: finding.last_event,
+        count: finding.event_count,
+        evidence: finding.evidence.clone(),
+        fields: finding.fields.clone(),
+        reason: finding.reason.clone(),
+        notes: finding.notes.clone(),
+    }
+}
+
+type Span = (DateTime<Utc>, DateTime<Utc>);
+
+/// All that stands, by id.
+pub fn standing(rule: &Rule, matches: &[Match], observations: &[Observation]) -> Vec<Standing> {
+    let mut groups: BTreeMap<&[String], BTreeMap<_, Match>> = BTreeMap::new();
+    for matched in matches {
+        // The last part only breaks ties between what has one time and id, as the engine does.
+        let tie = key_hash(&[&matched.event_id, &matched.content.to_string(), &matched.member]);
+        let key = (matched.event_time, matched.event_id.clone(), tie);
+        let folded =
+            || Match { values: matched.values.iter().map(|value| value.to_lowercase()).collect(), ..matched.clone() };
+        groups.entry(&matched.group).or_default().entry(key).or_insert_with(folded);
+    }
+    let folded = |seen: &Observation| Observation { value: seen.value.to_lowercase(), ..seen.clone() };
+    let observations: Vec<Observation> = observations.iter().map(folded).collect();
+    let mut all = Vec::new();
+    for members in groups.into_values() {
+        let members: Vec<Match> = members.into_values().collect();
+        all.extend(of_group(rule, members, &observations));
+    }
+    all.sort_by(|left, right| left.id.cmp(&right.id));
+    all
+}
+
+fn of_group(rule: &Rule, mut members: Vec<Match>, observations: &[Observation]) -> Vec<Standing> {
+    match &rule.operator {
+        Operator::NewValue(parameters) => retain(&mut members, |one| new_values(parameters, observations, one)),
+        Operator::Outside => retain(&mut members, |one| foreign_values(observations, one)),
+        _ => {}
+    }
+    let mut spans = spans(rule, &members);
+    spans.sort();
+    let mut hulls: Vec<Span> = Vec::new();
+    for (start, end) in spans {
+        match hulls.last_mut() {
+            Some(last) if start - last.1 <= rule.gap => last.1 = last.1.max(end),
+            _ => hulls.push((start, end)),
+        }
+    }
+    hulls.into_iter().map(|hull| tell(rule, hull, &members, observations)).collect()
+}
+
+fn retain(members: &mut Vec<Match>, values: impl Fn(&Match) -> Option<Vec<String>>) {
+    members.retain_mut(|one| match values(one) {
+        Some(values) => {
+            one.values = values;
+            true
+        }
+        None => false,
+    });
+}
+
+fn new_values(parameters: &NewValue, observations: &[Observation], one: &Match) -> Option<Vec<String>> {
+    let day = one.event_time.date_naive();
+    let age = |observation: &Observation| (day - observation.day).num_days();
+    let earlier: Vec<&Observation> = observations.iter().filter(|seen| age(seen) > 0).collect();
+    let days: BTreeSet<NaiveDate> = earlier.iter().map(|seen| seen.day).collect();
+    let oldest = earlier.iter().map(|seen| age(seen)).max();
+    let warm = days.len() >= parameters.min_days_seen as usize
+        && (parameters.min_days == 0 || oldest.is_some_and(|age| age >= i64::from(parameters.min_days)));
+    let known =
+        |value: &str| earlier.iter().any(|seen| seen.value == value && age(seen) <= i64::from(parameters.history_days));
+    let new: Vec<String> = one.values.iter().filter(|value| !known(value)).cloned().collect();
+    (warm && !new.is_empty()).then_some(new)
+}
+
+fn foreign_values(observations: &[Observation], one: &Match) -> Option<Vec<String>> {
+    let foreign = |value: &&String| !observations.iter().any(|seen| seen.value == **value);
+    let values: Vec<String> = one.values.iter().filter(foreign).cloned().collect();
+    (one.values.is_empty() || !values.is_empty()).then_some(values)
+}
+
+fn spans(rule: &Rule, members: &[Match]) -> Vec<Span> {
+    let window = |anchor: DateTime<Utc>, timespan: TimeDelta| -> Vec<&Match> {
+        members.iter().filter(|one| one.event_time >= anchor && one.event_time - anchor <= timespan).collect()
+    };
+    let anchors: BTreeSet<DateTime<Utc>> = members.iter().map(|one| one.event_time).collect();
+    let satisfying = |timespan: TimeDelta, holds: &dyn Fn(DateTime<Utc>, &[&Match]) -> bool| -> Vec<Span> {
+        let windows = anchors.iter().map(|anchor| (*anchor, window(*anchor, timespan)));
+        let held = windows.filter(|(anchor, window)| holds(*anchor, window));
+        held.map(|(anchor, window)| (anchor, window.iter().map(|one| one.event_time).max().unwrap())).collect()
+    };
+    match &rule.operator {
+        Operator::Each | Operator::NewValue(_) | Operator::Outside => {
+            anchors.iter().map(|anchor| (*anchor, *anchor)).collect()
+        }
+        Operator::EventCount { at_least, timespan } => satisfying(*timespan, &|_, window| weight(window) >= *at_least),
+        Operator::ValueCount { at_least, timespan } => satisfying(*timespan, &|_, window| {
+            let values: BTreeSet<_> = window.iter().flat_map(|one| &one.values).collect();
+            values.len() as u64 >= *at_least
+        }),
+        Operator::Temporal { at_least, timespan } => satisfying(*timespan, &|_, window| {
+            let names: BTreeSet<_> = window.iter().map(|one| &one.member).collect();
+            names.len() >= *at_least
+        }),
+        Operator::TemporalOrdered { members: names, timespan } => chains(members, names, *timespan),
+        Operator::Spike(parameters) => {
+            satisfying(parameters.timespan, &|anchor, window| spikes(parameters, members, anchor, weight(window)))
+        }
+    }
+}
+
+/// The heaviest weight of each id.
+fn weight(members: &[&Match]) -> u64 {
+    let mut of_id: BTreeMap<&str, u64> = BTreeMap::new();
+    for one in members {
+        let heaviest = of_id.entry(&one.event_id).or_default();
+        *heaviest = one.weight.max(*heaviest);
+    }
+    of_id.values().sum()
+}
+
+/// First and last time of every chain there is, tried out one by one.
+fn chains(members: &[Match], names: &[String], timespan: TimeDelta) -> Vec<Span> {
+    let mut chains: Vec<Vec<&Match>> = vec![Vec::new()];
+    for name in names {
+        let mut longer = Vec::new();
+        for chain in &chains {
+            for one in members.iter().filter(|one| one.member == *name) {
+                let fits = chain.last().is_none_or(|last| last.event_time <= one.event_time)
+                    && chain.first().is_none_or(|first| one.event_time - first.event_time <= timespan)
+                    && chain.iter().all(|other| other.event_id != one.event_id);
+                if fits {
+                    longer.push(chain.iter().copied().chain([one]).collect());
+                }
+            }
+        }
+        chains = longer;
+    }
+    chains.iter().filter_map(|chain| Some((chain.first()?.event_time, chain.last()?.event_time))).collect()
+}
+
+/// The weights of the known days before a day.
+fn history(parameters: &Spike, members: &[Match], day: NaiveDate) -> Vec<f64> {
+    let first = members.iter().map(|one| one.event_time.date_naive()).min().unwrap();
+    let days = (1..=i64::from(parameters.history_days)).map(|age| day - TimeDelta::days(age));
+    days.filter(|day| *day >= first)
+        .map(|day| weight(&members.iter().filter(|one| one.event_time.date_naive() == day).collect::<Vec<_>>()) as f64)
+        .collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
+    }
+}
+
+fn spikes(parameters: &Spike, members: &[Match], anchor: DateTime<Utc>, weight: u64) -> bool {
+    let history = history(parameters, members, anchor.date_naive());
+    if history.len() < parameters.min_days as usize {
+        return weight >= parameters.cold_floor;
+    }
+    let m = median(history.clone());
+    let mad = median(history.iter().map(|weight| (weight - m).abs()).collect());
+    weight >= parameters.floor
+        && weight as f64 > parameters.ratio * m
+        && weight as f64 > m + parameters.deviations * 1.4826 * mad.max(m.sqrt()).max(1.0)
+}
+
+/// One hull as a finding tells it. `members` are in order and stand.
+fn tell(rule: &Rule, hull: Span, members: &[Match], observations: &[Observation]) -> Standing {
+    let inside: Vec<&Match> =
+        members.iter().filter(|one| hull.0 <= one.event_time && one.event_time <= hull.1).collect();
+    let mut evidence: Vec<String> = Vec::new();
+    let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut values: Vec<String> = Vec::new();
+    let add = |texts: &mut Vec<String>, text: &String| {
+        if !texts.contains(text) && texts.len() < 10 {
+            texts.push(text.clone());
+        }
+    };
+    for one in &inside {
+        if !evidence.contains(&one.event_id) {
+            evidence.push(one.event_id.clone());
+        }
+        one.values.iter().for_each(|value| add(&mut values, value));
+        for (name, texts) in &one.fields {
+            texts.iter().for_each(|text| add(fields.entry(name.clone()).or_default(), text));
+        }
+    }
+    let first = inside[0];
+    let time = format!("{}.{:09}", first.event_time.timestamp(), first.event_time.timestamp_subsec_nanos());
+    let group: Vec<&str> = first.group.iter().map(String::as_str).collect();
+    let (notes, usual) = rests_on(rule, members, observations, first.event_time.date_naive(), &values);
+    let seconds = (hull.1 - hull.0).num_seconds();
+    let minutes = (seconds / 60 + i64::from(seconds % 60 > 0)).max(1);
+    let shown = |texts: &[String]| match texts.len() {
+        0 => "unknown".to_owned(),
+        1..=5 => texts.join(", "),
+        more => format!("{} and {} more", texts[..5].join(", "), more - 5),
+    };
+    let reason = format!(
+        "{}: {} of {} [{}] in {minutes} min, usual {usual}",
+        shown(fields.get("user").map_or(&[], Vec::as_slice)),
+        evidence.len(),
+        weight(&inside),
+        shown(&values)
+    );
+    Standing {
+        id: key_id(&["finding", &rule.id, first.tenant.as_str(), &key_id(&group), &time, &first.event_id]),
+        entity: first.group.join(", "),
+        first: hull.0,
+        last: hull.1,
+        count: evidence.len() as u64,
+        evidence,
+        fields,
+        reason,
+        notes,
+    }
+}
+
+fn rests_on(
+    rule: &Rule,
+    members: &[Match],
+    observations: &[Observation],
+    day: NaiveDate,
+    values: &[String],
+) -> (Vec<String>, String) {
+    let days = |count: usize| if count == 1 { "1 day".to_owned() } else { format!("{count} days") };
+    match &rule.operator {
+        Operator::NewValue(_) => {
+            let seen: BTreeSet<_> = observations.iter().map(|seen| seen.day).filter(|seen| *seen < day).collect();
+            let note = match seen.first() {
+                Some(first) => format!("seen on {} since {first} before this", days(seen.len())),
+                None => "no history: 0 days known".to_owned(),
+            };
+            (vec![note], days(seen.len()))
+        }
+        Operator::Spike(parameters) => {
+            let history = history(parameters, members, day);
+            if history.len() < parameters.min_days as usize {
+                let note = format!("no history: {} known", days(history.len()));
+                return (vec![note.clone()], note);
+            }
+            (Vec::new(), format!("{}", median(history)))
+        }
+        Operator::Outside if !values.is_empty() => {
+            let note =
+                "the tenant's domains are not configured: judged by the domains of the mailbox owners seen so far";
+            (vec![note.to_owned()], "unknown".to_owned())
+        }
+        _ => (Vec::new(), "unknown".to_owned()),
+    }
+}
