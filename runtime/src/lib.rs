@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod failpoint;
+pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod shutdown;
