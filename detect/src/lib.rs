@@ -3,5 +3,18 @@
 //! Everything but [`service`] is pure: no clock, no I/O. Findings are a function of the *set* of records, so any order
 //! of arrival, any batching and any restart give the same ones.
 
+pub mod admit;
 pub mod correlate;
+pub mod matcher;
+pub mod offline;
 pub mod rule;
+pub mod rule_test;
+pub mod service;
+
+use schemas::json::key_hash;
+use schemas::tenant::Tenant;
+
+/// Names one shard of state. State belongs to a rule's meaning: when that changes, it begins anew.
+fn shard_key(tenant: &Tenant, rule: &rule::Rule, shard: &str) -> u128 {
+    key_hash(&[tenant.as_str(), &rule.id, &rule.version, shard])
+}

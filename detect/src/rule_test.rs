@@ -1,0 +1,144 @@
+//! Running the tests that rules carry: each as written, and again in ways that must not matter.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use schemas::envelope::{Origin, Received};
+use schemas::tenant::Tenant;
+
+use crate::matcher::Matcher;
+use crate::offline::Offline;
+use crate::rule::model::{Rule, RuleTest};
+use crate::rule::{RuleSet, text};
+
+/// How a test's records are delivered. The findings must not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    AsWritten,
+    Reversed,
+    OneByOne,
+    Twice,
+    /// Every second record first, the others late.
+    HalfLate,
+}
+
+impl Delivery {
+    pub const ALL: [Delivery; 5] =
+        [Delivery::AsWritten, Delivery::Reversed, Delivery::OneByOne, Delivery::Twice, Delivery::HalfLate];
+
+    fn batches(self, records: &[Received]) -> Vec<Vec<Received>> {
+        let all = records.to_vec();
+        match self {
+            Delivery::AsWritten => vec![all],
+            Delivery::Reversed => vec![all.into_iter().rev().collect()],
+            Delivery::OneByOne => all.into_iter().map(|record| vec![record]).collect(),
+            Delivery::Twice => vec![all.clone(), all],
+            Delivery::HalfLate => {
+                let half = |parity| records.iter().skip(parity).step_by(2).cloned().collect();
+                vec![half(0), half(1)]
+            }
+        }
+    }
+}
+
+/// A test that did not hold.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{file}:{line}: test '{test}' of '{rule}', records {delivery:?}: {kind}")]
+pub struct Failure {
+    pub file: String,
+    pub line: usize,
+    pub rule: String,
+    pub test: String,
+    pub delivery: Delivery,
+    pub kind: FailureKind,
+}
+
+/// What did not hold.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum FailureKind {
+    #[error("{found} findings, {expected} expected{}", shown(.reasons))]
+    Count { found: usize, expected: usize, reasons: Vec<String> },
+    #[error("no reason contains '{wanted}'{}", shown(.reasons))]
+    Reason { wanted: String, reasons: Vec<String> },
+    #[error("a record cannot be read")]
+    Record,
+}
+
+fn shown(reasons: &[String]) -> String {
+    reasons.iter().map(|reason| format!("\n    {reason}")).collect()
+}
+
+/// How many tests ran, and which did not hold.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub tests: usize,
+    pub failures: Vec<Failure>,
+    /// Rules without a test of each kind: one that finds something, and one that does not.
+    pub untested: Vec<String>,
+}
+
+/// Runs the tests of every rule against the whole set.
+pub fn run(rules: &RuleSet) -> Outcome {
+    let mut outcome = Outcome::default();
+    for rule in rules.rules() {
+        let positive = rule.tests.iter().any(|test| test.findings > 0);
+        let negative = rule.tests.iter().any(|test| test.findings == 0);
+        if !(positive && negative) && rule.generates {
+            outcome.untested.push(rule.name.clone());
+        }
+        for test in &rule.tests {
+            outcome.tests += 1;
+            let failure = Delivery::ALL.iter().find_map(|&delivery| {
+                let kind = check(rules, rule, test, delivery).err()?;
+                let (file, line, name) = (rule.file.clone(), test.line, test.name.clone());
+                Some(Failure { file, line, rule: rule.name.clone(), test: name, delivery, kind })
+            });
+            outcome.failures.extend(failure);
+        }
+    }
+    outcome
+}
+
+fn check(rules: &RuleSet, rule: &Rule, test: &RuleTest, delivery: Delivery) -> Result<(), FailureKind> {
+    let Ok(tenant) = "test".parse::<Tenant>() else { return Err(FailureKind::Record) };
+    let domains = BTreeMap::from([(tenant.clone(), test.domains.clone())]);
+    let matcher = Matcher::new(rules.clone(), domains);
+    let records: Vec<Received> = test.records.iter().map(|record| received(&tenant, record)).collect();
+    let mut offline = Offline::new(rules, &matcher);
+    for batch in delivery.batches(&records) {
+        offline.feed(&batch).map_err(|_| FailureKind::Record)?;
+    }
+    let reasons: Vec<String> =
+        offline.standing().filter(|finding| finding.rule.id == rule.id).map(|f| f.reason.clone()).collect();
+    if reasons.len() != test.findings {
+        return Err(FailureKind::Count { found: reasons.len(), expected: test.findings, reasons });
+    }
+    match test.reason_contains.iter().find(|wanted| !reasons.iter().any(|reason| reason.contains(*wanted))) {
+        Some(wanted) => Err(FailureKind::Reason { wanted: wanted.clone(), reasons }),
+        None => Ok(()),
+    }
+}
+
+fn received(tenant: &Tenant, record: &serde_json::Value) -> Received {
+    let origin = Origin {
+        tenant: tenant.clone(),
+        source: "test".into(),
+        content_type: String::new(),
+        blob_id: String::new(),
+        received: DateTime::<Utc>::UNIX_EPOCH,
+        notify: true,
+    };
+    Received { origin, bytes: record.to_string().into_bytes() }
+}
+
+/// A failure's text for a terminal: nothing in it acts.
+pub fn printable(failure: &Failure) -> String {
+    let mut out = String::new();
+    for (index, line) in failure.to_string().split('\n').enumerate() {
+        if index > 0 {
+            out.push('\n');
+        }
+        text::escape(line, &mut out);
+    }
+    out
+}

@@ -1,0 +1,152 @@
+//! Correlate: windows, baselines and episodes of one partition of `matches`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use runtime::log::{Consumer, Input, Log, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
+use runtime::metrics::Metrics;
+use schemas::envelope::Heartbeat;
+use schemas::json::key_hash;
+use schemas::message::{FindingMessage, Match, MatchMessage, Observation};
+
+use super::Error;
+use super::partitions::Worker;
+use crate::correlate::Shard;
+use crate::rule::{Rule, RuleSet};
+use crate::shard_key;
+
+/// Most shards held in memory by one partition. Those used longest ago are dropped and read again when needed.
+const SHARDS_MAX: usize = 50_000;
+
+pub(super) struct CorrelateWorker {
+    partition: u32,
+    rules: HashMap<String, Arc<Rule>>,
+    metrics: Arc<Metrics>,
+    shards: HashMap<u128, Held>,
+    batch: u64,
+}
+
+struct Held {
+    shard: Shard,
+    used: u64,
+}
+
+/// What came for one shard in one batch.
+#[derive(Default)]
+struct News {
+    matches: Vec<Match>,
+    observations: Vec<Observation>,
+}
+
+impl CorrelateWorker {
+    pub(super) fn new(partition: u32, rules: &RuleSet, metrics: Arc<Metrics>) -> CorrelateWorker {
+        let rules = rules.rules().iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
+        CorrelateWorker { partition, rules, metrics, shards: HashMap::new(), batch: 0 }
+    }
+
+    async fn shard(&mut self, log: &dyn Log, key: u128) -> Result<&mut Shard, Error> {
+        use std::collections::hash_map::Entry;
+        let held = match self.shards.entry(key) {
+            Entry::Occupied(occupied) => occupied.into_mut(),
+            Entry::Vacant(vacant) => {
+                let prefix = key.to_be_bytes();
+                let rows = log.scan(Store::Correlate, self.partition, &prefix).await?;
+                let rows = rows.into_iter().map(|(key, value)| (key[prefix.len()..].to_vec(), value));
+                vacant.insert(Held { shard: Shard::load(rows)?, used: 0 })
+            }
+        };
+        held.used = self.batch;
+        Ok(&mut held.shard)
+    }
+
+    fn put_aside(&mut self) {
+        if self.shards.len() > SHARDS_MAX {
+            // Half at once, so that it is not done for every batch.
+            let mut used: Vec<u64> = self.shards.values().map(|held| held.used).collect();
+            let middle = used.len() / 2;
+            let (_, median, _) = used.select_nth_unstable(middle);
+            let median = *median;
+            self.shards.retain(|_, held| held.used > median);
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for CorrelateWorker {
+    const CONSUMER: Consumer = Consumer::Correlate;
+    const TOPIC: Topic = Topic::Matches;
+
+    async fn step(&mut self, log: &dyn Log, from: u64) -> Result<Option<u64>, Error> {
+        let messages = log.read(Topic::Matches, self.partition, from, ReadLimit::default()).await?;
+        let Some(last) = messages.last() else { return Ok(None) };
+        let next = last.offset + 1;
+        self.batch += 1;
+        let mut news: BTreeMap<(String, u128), News> = BTreeMap::new();
+        let mut heartbeat: Option<Heartbeat> = None;
+        for message in &messages {
+            let damaged =
+                Error::Message { topic: Topic::Matches.name(), partition: self.partition, offset: message.offset };
+            match serde_json::from_slice(&message.value).map_err(|_| damaged)? {
+                MatchMessage::Match(found) => {
+                    // A rule that was taken away since the match was made: nobody asks any more.
+                    let Some(rule) = self.rules.get(&found.rule_id) else { continue };
+                    let key = shard_key(&found.tenant, rule, &found.shard);
+                    news.entry((found.rule_id.clone(), key)).or_default().matches.push(found);
+                }
+                MatchMessage::Observation(seen) => {
+                    let Some(rule) = self.rules.get(&seen.rule_id) else { continue };
+                    let key = shard_key(&seen.tenant, rule, &seen.shard);
+                    news.entry((seen.rule_id.clone(), key)).or_default().observations.push(seen);
+                }
+                // Nothing waits for completeness yet: every operator is decided by the records that are there.
+                MatchMessage::Mark(mark) => {
+                    self.metrics.engine.watermark.with([mark.tenant.as_str()]).set_time(mark.until)
+                }
+                MatchMessage::Heartbeat(sent) => heartbeat = Some(sent),
+            }
+        }
+        let mut txn = Txn::default();
+        for ((rule_id, key), news) in news {
+            let Some(rule) = self.rules.get(&rule_id).cloned() else { continue };
+            let partition = self.partition;
+            let change = self.shard(log, key).await?.apply(&rule, &news.matches, &news.observations);
+            if change.limited > 0 {
+                self.metrics.engine.limits_reached.with(["group_members"]).add(change.limited);
+            }
+            for (row, value) in change.rows {
+                let key = [&key.to_be_bytes()[..], &row].concat();
+                txn.state.push(StateChange { store: Store::Correlate, partition, key, value });
+            }
+            for finding in change.findings {
+                if finding.revision == 1 {
+                    self.metrics.findings.created.with([&finding.rule.id, finding.rule.level.as_str()]).inc();
+                }
+                let to = To::Key(key_hash(&[finding.tenant.as_str(), &finding.id]));
+                txn.outputs.push(output(to, &FindingMessage::Finding(Box::new(finding))));
+            }
+        }
+        if let Some(heartbeat) = &heartbeat {
+            txn.outputs.push(output(To::Partition(0), &FindingMessage::Heartbeat(heartbeat.clone())));
+        }
+        txn.inputs.push(Input {
+            consumer: Consumer::Correlate,
+            topic: Topic::Matches,
+            partition: self.partition,
+            from,
+            next,
+        });
+        log.commit(txn).await?;
+        self.metrics.log.commits.with([Self::CONSUMER.name()]).inc();
+        if let Some(heartbeat) = heartbeat {
+            self.metrics.own.heartbeat.set(["correlate"], heartbeat.sent);
+        }
+        self.put_aside();
+        Ok(Some(next))
+    }
+}
+
+fn output(to: To, message: &FindingMessage) -> Output {
+    // A finding is strings, numbers and times: it always serialises.
+    Output { topic: Topic::Findings, to, value: serde_json::to_vec(message).unwrap_or_default() }
+}

@@ -1,0 +1,556 @@
+//! One feed of one tenant: which window to list next, which blob to fetch next, and what is complete. Pure.
+//!
+//! # Guarantee
+//!
+//! * The cursor is a moment of availability and moves only past windows whose every page has been read, in the
+//!   transaction that writes a ledger row for every blob on them. It is never derived from the time of a blob or of a
+//!   record. Each listing reaches back over the overlap, because nothing says that a blob cannot appear late; and its
+//!   start is never the moment of a blob, because the service answers that with a partial one.
+//! * The mark is the least of: the cursor less a margin; the availability of the oldest blob that is neither
+//!   committed nor a recorded gap. It never goes back.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use schemas::message::CoverageState;
+use schemas::tenant::Tenant;
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::effect::{Effects, Note, Unreadable, coverage};
+use super::settings::Pace;
+use super::wire::{Api, BlobKey, BlobRead, Entry};
+use crate::hex;
+use crate::ledger::{BlobRow, BlobState, Change, FeedRow, ROW_DAYS_KEPT, Retrying};
+
+/// Pages of one window at most: a service that names a next page for ever must not keep us in one window for ever.
+const PAGES_MAX: u32 = 10_000;
+
+/// After so many failures in a row on one page, the window is begun again from its first.
+const PAGE_FAILURES_MAX: u32 = 5;
+
+/// Blobs waiting at most before no further window is listed: they take memory, and the ledger knows none of the rest.
+const PENDING_MAX: usize = 50_000;
+
+/// A feed.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    tenant: Tenant,
+    pub content_type: String,
+    row: FeedRow,
+    /// Every blob id in the ledger, with the time from which its row is kept.
+    known: HashMap<Box<str>, DateTime<Utc>>,
+    /// Blobs that are not finished.
+    pending: BTreeMap<BlobKey, Pending>,
+    ready: BTreeSet<BlobKey>,
+    later: BTreeSet<(DateTime<Utc>, BlobKey)>,
+    /// Moments that cannot be had, to be left out of what is called complete.
+    gaps: BTreeSet<DateTime<Utc>>,
+    listing: Listing,
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    uri: String,
+    expires: Option<DateTime<Utc>>,
+    retrying: Option<Retrying>,
+}
+
+#[derive(Clone, Debug)]
+struct Listing {
+    due: DateTime<Utc>,
+    in_flight: bool,
+    failures: u32,
+    window: Option<Window>,
+}
+
+/// A window being listed.
+#[derive(Clone, Debug)]
+struct Window {
+    start: DateTime<Utc>,
+    /// What the cursor becomes when all of it has been listed.
+    cursor_after: DateTime<Utc>,
+    /// Whether it reaches the present.
+    is_last: bool,
+    /// The page to read; none for the first.
+    page: Option<Url>,
+    end: DateTime<Utc>,
+    pages: u32,
+    /// A stretch before `start` that was never listed and cannot be any more.
+    is_behind: bool,
+}
+
+/// The moment, as seen by both clocks: which one is right does not matter if each is used where it does no harm.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// This machine's.
+    pub now: DateTime<Utc>,
+    /// The earlier one: for what must not run ahead (cursor, mark).
+    pub low: DateTime<Utc>,
+    /// The later one: for what must not be asked for any more.
+    pub high: DateTime<Utc>,
+}
+
+impl Feed {
+    pub fn new(
+        tenant: Tenant,
+        content_type: String,
+        row: FeedRow,
+        blobs: BTreeMap<String, BlobRow>,
+        now: DateTime<Utc>,
+    ) -> Feed {
+        let listing = Listing { due: now, in_flight: false, failures: 0, window: None };
+        let mut feed = Feed {
+            tenant,
+            content_type,
+            row,
+            known: HashMap::with_capacity(blobs.len()),
+            pending: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            later: BTreeSet::new(),
+            gaps: BTreeSet::new(),
+            listing,
+        };
+        for (id, row) in blobs {
+            feed.remember(id, row);
+        }
+        feed
+    }
+
+    /// Takes up a row of the ledger.
+    fn remember(&mut self, id: String, row: BlobRow) {
+        let kept_from = match &row.state {
+            BlobState::Committed { at, .. } | BlobState::Gone { at, .. } | BlobState::Expired { at } => *at,
+            BlobState::Listed | BlobState::Retrying(_) => row.created,
+        };
+        self.known.insert(id.clone().into(), row.created.max(kept_from));
+        let key = BlobKey { created: row.created, id };
+        let retrying = match row.state {
+            BlobState::Committed { .. } => return,
+            BlobState::Gone { .. } | BlobState::Expired { .. } => return drop(self.gaps.insert(second(key.created))),
+            BlobState::Listed => None,
+            BlobState::Retrying(retrying) => Some(retrying),
+        };
+        match &retrying {
+            Some(retrying) => drop(self.later.insert((retrying.next_try, key.clone()))),
+            None => drop(self.ready.insert(key.clone())),
+        }
+        if retrying.as_ref().is_some_and(|retrying| retrying.is_gap) {
+            self.gaps.insert(second(key.created));
+        }
+        self.pending.insert(key, Pending { uri: row.uri, expires: row.expires, retrying });
+    }
+
+    pub fn row(&self) -> &FeedRow {
+        &self.row
+    }
+
+    pub fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// When the first blob that is not fetched yet goes away.
+    pub fn next_expiration(&self) -> Option<DateTime<Utc>> {
+        self.pending.values().filter_map(|pending| pending.expires).min()
+    }
+
+    /// When there is something to do here that is not yet due.
+    pub fn next_due(&self) -> Option<DateTime<Utc>> {
+        let listing = (!self.listing.in_flight && self.pending.len() < PENDING_MAX).then_some(self.listing.due);
+        let retry = self.later.first().map(|(at, _)| *at);
+        listing.into_iter().chain(retry).min()
+    }
+
+    /// Lists now, whatever the interval says.
+    pub fn list_now(&mut self, now: DateTime<Utc>) {
+        self.listing.due = self.listing.due.min(now);
+        self.listing.failures = 0;
+    }
+
+    /// The page to list, if one is due.
+    pub fn next_listing(&mut self, api: &Api, pace: &Pace, moment: Moment) -> Option<Url> {
+        let listing = &mut self.listing;
+        if listing.in_flight || listing.due > moment.now || self.pending.len() >= PENDING_MAX {
+            return None;
+        }
+        let window = listing.window.get_or_insert_with(|| window(&self.row, pace, moment));
+        listing.in_flight = true;
+        let first = || api.list(&self.content_type, window.start, window.end);
+        Some(window.page.clone().unwrap_or_else(first))
+    }
+
+    /// A page was read. `next` is the address of the following one.
+    pub fn listed(&mut self, entries: Vec<Entry>, next: Option<Url>, pace: &Pace, moment: Moment) -> Effects {
+        let mut effects = Effects::default();
+        self.listing.in_flight = false;
+        self.listing.failures = 0;
+        let Some(mut window) = self.listing.window.take() else { return effects };
+        self.take_entries(entries, &window, moment.now, &mut effects);
+        window.pages += 1;
+        if let Some(next) = next
+            && window.pages < PAGES_MAX
+        {
+            window.page = Some(next);
+            self.listing.due = moment.now;
+            self.listing.window = Some(window);
+            return effects;
+        }
+        if window.is_behind {
+            let from = self.row.covered.or(self.row.cursor).unwrap_or(window.start);
+            let reason = "harrier did not list this stretch within the seven days that the service keeps it";
+            self.tell(&mut effects, (from, window.start), CoverageState::Missing, reason);
+        }
+        self.row.cursor = self.row.cursor.max(Some(window.cursor_after));
+        if self.row.covered.is_none() {
+            self.row.covered = Some(window.start);
+        }
+        self.listing.due = if window.is_last { moment.now + pace.poll_interval } else { moment.now };
+        effects.notes.push(Note::Listed { feed: self.content_type.clone() });
+        self.settle(pace, moment.now, &mut effects);
+        self.save(&mut effects);
+        effects
+    }
+
+    fn take_entries(&mut self, entries: Vec<Entry>, window: &Window, now: DateTime<Utc>, effects: &mut Effects) {
+        let (mut count, mut behind_mark) = (0, 0);
+        for entry in entries {
+            match entry {
+                Entry::Blob { id, uri, created, expires } => {
+                    if self.known.contains_key(id.as_str()) {
+                        continue;
+                    }
+                    self.known.insert(id.clone().into(), created.max(now));
+                    count += 1;
+                    behind_mark += u64::from(self.row.mark.is_some_and(|mark| created < mark));
+                    let key = BlobKey { created, id };
+                    let pending = Pending { uri, expires, retrying: None };
+                    effects.changes.push(self.blob_change(&key, &pending, BlobState::Listed));
+                    self.ready.insert(key.clone());
+                    self.pending.insert(key, pending);
+                }
+                Entry::Unreadable(text) => self.set_aside(text, window, now, effects),
+            }
+        }
+        if count > 0 {
+            self.row.warming_since = None;
+            effects.notes.push(Note::BlobsListed { feed: self.content_type.clone(), count, behind_mark });
+        }
+    }
+
+    /// An entry that names no blob: kept as a dead letter, once, and said in `coverage`.
+    fn set_aside(&mut self, text: String, window: &Window, now: DateTime<Utc>, effects: &mut Effects) {
+        let id = format!("unreadable:{}", hex(&Sha256::digest(text.as_bytes())));
+        if self.known.insert(id.clone().into(), now).is_some() {
+            return;
+        }
+        let state = BlobState::Gone { reason: "an entry of a listing that names no blob".into(), at: now };
+        let row = BlobRow { created: now, expires: None, uri: String::new(), state };
+        effects.changes.push(Change::Blob {
+            content_type: self.content_type.clone(),
+            blob_id: id,
+            row: Some(row),
+        });
+        let stretch = (window.start, window.cursor_after);
+        let reason = "a listing held an entry that names no blob; it is in the dead letters";
+        effects.coverage.push(coverage(&self.tenant, &self.content_type, stretch, CoverageState::Partial, reason));
+        effects.unreadable.push(Unreadable { content_type: self.content_type.clone(), bytes: text.into_bytes() });
+    }
+
+    /// The listing failed and is tried again after `wait`.
+    pub fn listing_failed(&mut self, wait: TimeDelta, now: DateTime<Utc>) {
+        self.listing.in_flight = false;
+        self.listing.failures += 1;
+        self.listing.due = now + wait;
+        if self.listing.failures.is_multiple_of(PAGE_FAILURES_MAX) {
+            self.listing.window = None;
+        }
+    }
+
+    /// The window, or its page, is not valid any more: begin with a new one.
+    pub fn restart_window(&mut self, wait: TimeDelta, now: DateTime<Utc>) {
+        self.listing_failed(wait, now);
+        self.listing.window = None;
+    }
+
+    /// Failures of the listing in a row.
+    pub fn listing_failures(&self) -> u32 {
+        self.listing.failures
+    }
+
+    /// The listing was not answered for a reason that is not its own.
+    pub fn listing_postponed(&mut self) {
+        self.listing.in_flight = false;
+    }
+
+    /// The next blob to fetch, and where it is said to be.
+    pub fn next_blob(&mut self, now: DateTime<Utc>) -> Option<(BlobKey, String)> {
+        while let Some((at, _)) = self.later.first()
+            && *at <= now
+            && let Some((_, key)) = self.later.pop_first()
+        {
+            self.ready.insert(key);
+        }
+        let key = self.ready.pop_first()?;
+        let uri = self.pending.get(&key)?.uri.clone();
+        Some((key, uri))
+    }
+
+    /// All records of a blob are in the log, the last ones in the transaction of these effects.
+    pub fn blob_done(&mut self, key: &BlobKey, read: BlobRead, pace: &Pace, moment: Moment) -> Effects {
+        let mut effects = Effects::default();
+        let Some(pending) = self.pending.remove(key) else { return effects };
+        let records = read.records;
+        let state = BlobState::Committed {
+            records,
+            rejected: read.rejected,
+            bytes: read.bytes,
+            sha256: read.sha256,
+            at: moment.now,
+        };
+        self.finish(key, state, moment.now, &mut effects);
+        if pending.retrying.is_some_and(|retrying| retrying.is_gap) {
+            // It had been told as a gap; now it is not one.
+            self.gaps.remove(&second(key.created));
+            self.tell_blob(key, CoverageState::Complete, "", &mut effects);
+        }
+        let (feed, blob) = (self.content_type.clone(), key.id.clone());
+        effects.notes.push(Note::BlobFetched { feed, blob, records, created: key.created });
+        self.settle_and_save(pace, moment.now, &mut effects);
+        effects
+    }
+
+    /// A blob cannot be had.
+    pub fn blob_lost(&mut self, key: &BlobKey, expired: bool, reason: &str, pace: &Pace, moment: Moment) -> Effects {
+        let mut effects = Effects::default();
+        if self.pending.remove(key).is_none() {
+            return effects;
+        }
+        let at = moment.now;
+        let state =
+            if expired { BlobState::Expired { at } } else { BlobState::Gone { reason: reason.to_owned(), at } };
+        self.finish(key, state, at, &mut effects);
+        let told = if expired { "data loss: a content blob expired before it was fetched" } else { reason };
+        self.tell_blob(key, CoverageState::Missing, told, &mut effects);
+        self.gaps.insert(second(key.created));
+        let (feed, blob, reason) = (self.content_type.clone(), key.id.clone(), reason.to_owned());
+        effects.notes.push(Note::BlobLost { feed, blob, expired, reason });
+        self.settle_and_save(pace, moment.now, &mut effects);
+        effects
+    }
+
+    /// A blob could not be fetched and is tried again after `wait`.
+    pub fn blob_failed(&mut self, key: &BlobKey, error: &str, wait: TimeDelta, pace: &Pace, moment: Moment) -> Effects {
+        let mut effects = Effects::default();
+        let Some(mut pending) = self.pending.remove(key) else { return effects };
+        let next_try = moment.now + wait;
+        let mut retrying = pending.retrying.take().unwrap_or(Retrying {
+            attempts: 0,
+            first_failure: moment.now,
+            next_try,
+            last_error: String::new(),
+            is_gap: false,
+        });
+        retrying.attempts = retrying.attempts.saturating_add(1);
+        retrying.next_try = next_try;
+        retrying.last_error = error.to_owned();
+        if !retrying.is_gap && moment.now - retrying.first_failure >= pace.gap_after {
+            retrying.is_gap = true;
+            self.gaps.insert(second(key.created));
+            let reason = format!("a content blob cannot be fetched; harrier goes on trying: {error}");
+            self.tell_blob(key, CoverageState::Partial, &reason, &mut effects);
+        }
+        effects.changes.push(self.blob_change(key, &pending, BlobState::Retrying(retrying.clone())));
+        pending.retrying = Some(retrying);
+        self.later.insert((next_try, key.clone()));
+        self.pending.insert(key.clone(), pending);
+        let (feed, blob, error) = (self.content_type.clone(), key.id.clone(), error.to_owned());
+        effects.notes.push(Note::BlobFailed { feed, blob, error, wait });
+        self.settle_and_save(pace, moment.now, &mut effects);
+        effects
+    }
+
+    /// How often a blob has failed.
+    pub fn blob_attempts(&self, key: &BlobKey) -> u32 {
+        let retrying = self.pending.get(key).and_then(|pending| pending.retrying.as_ref());
+        retrying.map_or(0, |retrying| retrying.attempts)
+    }
+
+    /// A blob was not fetched for a reason that is not its own.
+    pub fn blob_postponed(&mut self, key: BlobKey) {
+        if self.pending.contains_key(&key) {
+            self.ready.insert(key);
+        }
+    }
+
+    /// Harrier asks for the subscription to be started.
+    pub fn starting(&mut self, now: DateTime<Utc>) -> Effects {
+        self.row.started = Some(now);
+        let mut effects = Effects::default();
+        self.save(&mut effects);
+        effects
+    }
+
+    /// The subscription was started, and was not before.
+    pub fn started(&mut self, now: DateTime<Utc>) -> Effects {
+        let mut effects = Effects::default();
+        effects.notes.push(Note::SubscriptionStarted { feed: self.content_type.clone() });
+        match self.row.covered.or(self.row.cursor) {
+            Some(from) => {
+                let reason = "the subscription was found stopped and was started again; what became available while \
+                              it was stopped cannot be had";
+                self.tell(&mut effects, (from, now), CoverageState::Partial, reason);
+            }
+            None => {
+                self.row.covered = Some(now);
+                self.row.warming_since = Some(now);
+            }
+        }
+        self.row.disabled = false;
+        self.list_now(now);
+        self.save(&mut effects);
+        effects
+    }
+
+    /// The subscription is disabled and could not be started. Told again for every further stretch.
+    pub fn disabled(&mut self, pace: &Pace, now: DateTime<Utc>) -> Effects {
+        let mut effects = Effects::default();
+        let from = self.row.covered.or(self.row.cursor).unwrap_or(now - pace.coverage_step);
+        if self.row.disabled && now - from < pace.coverage_step {
+            return effects;
+        }
+        self.row.disabled = true;
+        self.tell(&mut effects, (from, now), CoverageState::Missing, "the subscription is disabled");
+        self.save(&mut effects);
+        effects
+    }
+
+    /// The subscription is enabled. Does something only if it was disabled.
+    pub fn enabled(&mut self, now: DateTime<Utc>) -> Effects {
+        let mut effects = Effects::default();
+        if self.row.disabled {
+            self.row.disabled = false;
+            let from = self.row.covered.unwrap_or(now);
+            self.tell(&mut effects, (from, now), CoverageState::Missing, "the subscription was disabled");
+            self.list_now(now);
+            self.save(&mut effects);
+        }
+        effects
+    }
+
+    /// Rows that are too old to be of use, removed; a few at a time. See the ledger.
+    pub fn prune(&mut self, now: DateTime<Utc>, rows_max: usize) -> Effects {
+        let before = now - TimeDelta::days(ROW_DAYS_KEPT);
+        let pending: BTreeSet<&str> = self.pending.keys().map(|key| key.id.as_str()).collect();
+        let is_old = |(id, kept_from): &(&Box<str>, &DateTime<Utc>)| **kept_from < before && !pending.contains(&***id);
+        let old: Vec<Box<str>> = self.known.iter().filter(is_old).map(|(id, _)| id.clone()).take(rows_max).collect();
+        let mut effects = Effects::default();
+        for id in old {
+            self.known.remove(&id);
+            let (content_type, blob_id) = (self.content_type.clone(), id.into());
+            effects.changes.push(Change::Blob { content_type, blob_id, row: None });
+        }
+        effects
+    }
+
+    fn finish(&mut self, key: &BlobKey, state: BlobState, now: DateTime<Utc>, effects: &mut Effects) {
+        self.known.insert(key.id.clone().into(), key.created.max(now));
+        let row = BlobRow { created: key.created, expires: None, uri: String::new(), state };
+        let (content_type, blob_id) = (self.content_type.clone(), key.id.clone());
+        effects.changes.push(Change::Blob { content_type, blob_id, row: Some(row) });
+    }
+
+    fn blob_change(&self, key: &BlobKey, pending: &Pending, state: BlobState) -> Change {
+        let row = BlobRow { created: key.created, expires: pending.expires, uri: pending.uri.clone(), state };
+        Change::Blob { content_type: self.content_type.clone(), blob_id: key.id.clone(), row: Some(row) }
+    }
+
+    /// A row of coverage from `covered` on, which moves with it.
+    fn tell(
+        &mut self,
+        effects: &mut Effects,
+        stretch: (DateTime<Utc>, DateTime<Utc>),
+        state: CoverageState,
+        reason: &str,
+    ) {
+        if stretch.0 < stretch.1 {
+            effects.coverage.push(coverage(&self.tenant, &self.content_type, stretch, state, reason));
+        }
+        self.row.covered = self.row.covered.max(Some(stretch.1));
+    }
+
+    /// A row of coverage for one blob: the second in which it became available.
+    fn tell_blob(&self, key: &BlobKey, state: CoverageState, reason: &str, effects: &mut Effects) {
+        let start = second(key.created);
+        let stretch = (start, start + TimeDelta::seconds(1));
+        effects.coverage.push(coverage(&self.tenant, &self.content_type, stretch, state, reason));
+    }
+
+    fn settle_and_save(&mut self, pace: &Pace, now: DateTime<Utc>, effects: &mut Effects) {
+        if self.settle(pace, now, effects) {
+            self.save(effects);
+        }
+    }
+
+    fn save(&self, effects: &mut Effects) {
+        effects.changes.push(Change::Feed(self.content_type.clone(), self.row.clone()));
+    }
+
+    /// Moves the mark, and what is told as complete, as far as the facts allow. True if one has moved.
+    fn settle(&mut self, pace: &Pace, now: DateTime<Utc>, effects: &mut Effects) -> bool {
+        let Some(cursor) = self.row.cursor else { return false };
+        if self.row.warming_since.is_some_and(|since| now - since < pace.warm_up) {
+            return false;
+        }
+        self.row.warming_since = None;
+        let is_open = |pending: &Pending| !pending.retrying.as_ref().is_some_and(|retrying| retrying.is_gap);
+        let oldest = self.pending.iter().find(|(_, pending)| is_open(pending)).map(|(key, _)| key.created);
+        let listed = cursor - pace.settle;
+        let until = oldest.map_or(listed, |oldest| oldest.min(listed));
+        let is_due = |last: Option<DateTime<Utc>>, step| last.is_none_or(|last| until > last && until - last >= step);
+        let mut has_moved = false;
+        if is_due(self.row.mark, pace.mark_step) || (oldest.is_none() && self.row.mark < Some(until)) {
+            self.row.mark = Some(until);
+            effects.marks.push((self.content_type.clone(), until));
+            has_moved = true;
+        }
+        if let Some(covered) = self.row.covered
+            && is_due(Some(covered), pace.coverage_step)
+        {
+            self.tell_complete(covered, until, effects);
+            has_moved = true;
+        }
+        has_moved
+    }
+
+    /// What is complete between two moments: all but the gaps, which have rows of their own.
+    fn tell_complete(&mut self, covered: DateTime<Utc>, until: DateTime<Utc>, effects: &mut Effects) {
+        let mut from = covered;
+        let gaps: Vec<DateTime<Utc>> = self.gaps.range(second(covered)..until).copied().collect();
+        for gap in gaps {
+            self.tell(effects, (from, gap), CoverageState::Complete, "");
+            from = from.max(gap + TimeDelta::seconds(1));
+        }
+        self.tell(effects, (from, until), CoverageState::Complete, "");
+        // Earlier gaps are told; those of blobs that may still come are looked up by their own moment.
+        self.gaps = self.gaps.split_off(&second(until));
+    }
+}
+
+/// The next window: from the cursor less the overlap, or as far back as the service reaches.
+fn window(row: &FeedRow, pace: &Pace, moment: Moment) -> Window {
+    let floor = moment.high - pace.reach;
+    let wanted = row.cursor.map_or(floor, |cursor| (cursor - pace.overlap).min(moment.low));
+    // To the whole second: down, so that nothing is left out, but not over the floor.
+    let start = if wanted > floor { second(wanted) } else { second(floor) + TimeDelta::seconds(1) };
+    let far = start + pace.window;
+    let is_last = far >= moment.low;
+    // The service takes an end in the future; this second's blobs are listed too, but counted only up to now.
+    let end = if is_last { second(moment.low) + TimeDelta::seconds(1) } else { far };
+    let cursor_after = if is_last { moment.low } else { far };
+    let is_behind = row.cursor.is_some_and(|cursor| cursor < start);
+    Window { start, cursor_after, is_last, page: None, end: end.min(far), pages: 0, is_behind }
+}
+
+fn second(time: DateTime<Utc>) -> DateTime<Utc> {
+    time.duration_trunc(TimeDelta::seconds(1)).unwrap_or(time)
+}

@@ -1,0 +1,166 @@
+//! How fast one tenant's API may be asked: a rate, a number of requests at once, and silence after trouble. Pure.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::settings::Pace;
+
+/// Answers without trouble after which one more request at once is dared.
+const SUCCESSES_TO_GROW: u32 = 20;
+
+/// Failures in a row, of whatever requests, after which the tenant is left in peace for a while.
+const TROUBLES_TO_PAUSE: u32 = 5;
+
+/// Requests that may be sent at once after a pause, before the rate binds.
+const BURST: i32 = 50;
+
+/// The pace of requests.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    in_flight: usize,
+    allowed: usize,
+    successes: u32,
+    troubles: u32,
+    throttles: u32,
+    quiet_until: DateTime<Utc>,
+    /// The moment at which all requests so far would have been sent at the even rate.
+    paid_until: DateTime<Utc>,
+    random: u64,
+}
+
+impl Limits {
+    pub fn new(pace: &Pace, seed: u64, now: DateTime<Utc>) -> Limits {
+        Limits {
+            in_flight: 0,
+            allowed: pace.concurrency_max,
+            successes: 0,
+            troubles: 0,
+            throttles: 0,
+            quiet_until: now,
+            paid_until: now,
+            random: seed,
+        }
+    }
+
+    /// When the next request may be sent: none if one in flight must come back first.
+    pub fn free_at(&self, pace: &Pace) -> Option<DateTime<Utc>> {
+        let credit = interval(pace) * BURST;
+        (self.in_flight < self.allowed).then(|| self.quiet_until.max(self.paid_until - credit))
+    }
+
+    pub fn sent(&mut self, pace: &Pace, now: DateTime<Utc>) {
+        self.in_flight += 1;
+        self.paid_until = self.paid_until.max(now) + interval(pace);
+    }
+
+    /// Any answer came, or none will.
+    pub fn came_back(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    pub fn succeeded(&mut self, pace: &Pace) {
+        self.troubles = 0;
+        self.throttles = 0;
+        self.successes += 1;
+        if self.successes >= SUCCESSES_TO_GROW {
+            self.successes = 0;
+            self.allowed = (self.allowed + 1).min(pace.concurrency_max);
+        }
+    }
+
+    /// The service asks for less. Returns how long it is left in peace.
+    pub fn throttled(&mut self, pace: &Pace, retry_after: Option<TimeDelta>, now: DateTime<Utc>) -> TimeDelta {
+        // Requests that were in flight together are throttled together: that is one hint, not several.
+        if self.quiet_until <= now {
+            self.throttles += 1;
+            self.allowed = (self.allowed / 2).max(1);
+            self.successes = 0;
+        }
+        let wait = self.wait(pace, self.throttles, retry_after);
+        self.quiet_until = self.quiet_until.max(now + wait);
+        wait
+    }
+
+    /// A request failed. Returns how long it should wait by itself: by how often it has failed before.
+    pub fn failed(
+        &mut self,
+        pace: &Pace,
+        before: u32,
+        retry_after: Option<TimeDelta>,
+        now: DateTime<Utc>,
+    ) -> TimeDelta {
+        self.troubles += 1;
+        let wait = self.wait(pace, before + 1, retry_after);
+        if self.troubles >= TROUBLES_TO_PAUSE {
+            let pause = self.wait(pace, self.troubles - TROUBLES_TO_PAUSE + 1, retry_after);
+            self.quiet_until = self.quiet_until.max(now + pause);
+        }
+        wait
+    }
+
+    /// The n-th wait in a row: doubled each time, and a little at random, so that callers do not come back together.
+    pub fn wait(&mut self, pace: &Pace, times: u32, retry_after: Option<TimeDelta>) -> TimeDelta {
+        let wait = match retry_after {
+            Some(asked) => asked.clamp(TimeDelta::zero(), pace.retry_after_max),
+            None => {
+                let doublings = times.saturating_sub(1).min(16);
+                (pace.backoff * (1_i32 << doublings)).min(pace.backoff_max)
+            }
+        };
+        let permille = (self.next_random() % 500) as i32;
+        wait + wait * permille / 1_000
+    }
+
+    /// SplitMix64: good enough to spread waits.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+fn interval(pace: &Pace) -> TimeDelta {
+    TimeDelta::microseconds(60_000_000 / i64::from(pace.requests_per_minute.max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttling_halves_once_a_burst_and_waits_from_the_base_on() {
+        let pace = Pace::default();
+        let now = "2026-11-22T10:00:00Z".parse().unwrap();
+        let mut limits = Limits::new(&pace, 7, now);
+        for _ in 0..8 {
+            limits.sent(&pace, now);
+        }
+        assert_eq!(limits.free_at(&pace), None);
+        for _ in 0..8 {
+            limits.came_back();
+            let wait = limits.throttled(&pace, None, now);
+            assert!((TimeDelta::seconds(30)..=TimeDelta::seconds(45)).contains(&wait));
+        }
+        assert_eq!(limits.allowed, 4);
+        assert!(limits.free_at(&pace).unwrap() >= now + TimeDelta::seconds(30));
+        let later = now + TimeDelta::minutes(2);
+        assert!(limits.throttled(&pace, None, later) >= TimeDelta::seconds(60));
+        assert!(limits.throttled(&pace, Some(TimeDelta::seconds(7)), later) < TimeDelta::seconds(11));
+        assert!(limits.throttled(&pace, Some(TimeDelta::days(9)), later) < TimeDelta::minutes(91));
+    }
+
+    #[test]
+    fn the_rate_holds_over_a_minute() {
+        let pace = Pace { requests_per_minute: 60, ..Pace::default() };
+        let start = "2026-11-22T10:00:00Z".parse().unwrap();
+        let mut limits = Limits::new(&pace, 7, start);
+        let (mut now, mut sent) = (start, 0);
+        while now < start + TimeDelta::minutes(5) {
+            now = limits.free_at(&pace).unwrap().max(now);
+            limits.sent(&pace, now);
+            limits.came_back();
+            sent += 1;
+        }
+        assert!((300..=300 + BURST + 1).contains(&sent), "{sent}");
+    }
+}

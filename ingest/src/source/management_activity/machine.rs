@@ -1,0 +1,633 @@
+//! The poller of one tenant as a value: what to ask next, and what to make of what comes back. No I/O, no clock.
+//!
+//! The driver asks [`Machine::next`] until it is told to wait, and gives every outcome to [`Machine::heard`], whose
+//! [`Effects`] it commits in one transaction. If that fails, it throws the machine away and makes another one from the
+//! ledger: nothing here is worth more than what is in the log.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::code::{Class, Refusal, understand};
+use super::effect::{Effects, Note};
+use super::feed::{Feed, Moment};
+use super::limits::Limits;
+use super::settings::{Pace, Secret, TenantSource};
+use super::wire::{
+    Answer, Api, BlobKey, Call, Outcome, Token, What, read_listing, read_subscription, read_subscriptions, read_token,
+    read_token_error,
+};
+use crate::ledger::{Ledger, PRUNED_ROWS_MAX};
+
+/// How far the two clocks may differ before it is worth telling, and before it is not believed at all: a server that is
+/// a day off is wrong itself.
+const CLOCK_OFF: TimeDelta = TimeDelta::minutes(5);
+const CLOCK_UNBELIEVABLE: TimeDelta = TimeDelta::hours(24);
+
+/// What a response's `Date`, in whole seconds and under way for a while, may differ by without meaning anything.
+const CLOCK_NOISE: TimeDelta = TimeDelta::seconds(5);
+
+/// A token that is not accepted again and again, although each is new: then waiting must begin.
+const TOKENS_REFUSED_MAX: u32 = 3;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    Call(Box<Call>),
+    /// Nothing before this moment, unless an answer comes. None: nothing before an answer comes.
+    Wait(Option<DateTime<Utc>>),
+}
+
+/// What is known of a feed's subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Unknown,
+    Enabled,
+    /// Not there, or disabled and not tried yet: to be started.
+    ToStart,
+    Starting,
+    /// Starting did not help. Looked at again with every list of subscriptions.
+    Disabled,
+}
+
+#[derive(Clone, Debug)]
+struct Lane {
+    feed: Feed,
+    standing: Standing,
+    /// It was disabled, not absent, when it was last to be started.
+    was_disabled: bool,
+    stopped: Option<Stopped>,
+}
+
+/// Left alone until somebody has changed something.
+#[derive(Clone, Debug)]
+struct Stopped {
+    until: DateTime<Utc>,
+    reason: String,
+}
+
+#[derive(Clone, Debug)]
+enum TokenState {
+    /// To be asked for, not before this.
+    Wanted(DateTime<Utc>),
+    Asked,
+    Held {
+        token: Token,
+        renew_at: DateTime<Utc>,
+    },
+}
+
+/// The poller of one tenant.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    api: Api,
+    pace: Arc<Pace>,
+    lanes: Vec<Lane>,
+    limits: Limits,
+    token: TokenState,
+    generation: u64,
+    /// Requests in a row whose token was refused, each with another token.
+    tokens_refused: u32,
+    token_failures: u32,
+    subscriptions_due: DateTime<Utc>,
+    subscriptions_in_flight: bool,
+    subscriptions_failures: u32,
+    stopped: Option<Stopped>,
+    /// How far the service's clock is ahead of ours.
+    skew: TimeDelta,
+    skew_told: bool,
+    /// The feed whose turn it is to fetch a blob.
+    turn: usize,
+}
+
+impl Machine {
+    /// A poller that goes on where the ledger says.
+    pub fn new(
+        source: Arc<TenantSource>,
+        pace: Arc<Pace>,
+        mut ledger: Ledger,
+        seed: u64,
+        now: DateTime<Utc>,
+    ) -> Machine {
+        let lane = |content_type: &String| {
+            let row = ledger.feeds.remove(content_type).unwrap_or_default();
+            let blobs = ledger.blobs.remove(content_type).unwrap_or_default();
+            let was_disabled = row.disabled;
+            let feed = Feed::new(source.tenant.clone(), content_type.clone(), row, blobs, now);
+            Lane { feed, standing: Standing::Unknown, was_disabled, stopped: None }
+        };
+        Machine {
+            lanes: source.content_types.iter().map(lane).collect(),
+            api: Api::new(source),
+            limits: Limits::new(&pace, seed, now),
+            pace,
+            token: TokenState::Wanted(now),
+            generation: 0,
+            tokens_refused: 0,
+            token_failures: 0,
+            subscriptions_due: now,
+            subscriptions_in_flight: false,
+            subscriptions_failures: 0,
+            stopped: None,
+            skew: TimeDelta::zero(),
+            skew_told: false,
+            turn: 0,
+        }
+    }
+
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    pub fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        self.lanes.iter().map(|lane| &lane.feed)
+    }
+
+    pub fn content_type(&self, feed: usize) -> &str {
+        self.lanes.get(feed).map_or("", |lane| &lane.feed.content_type)
+    }
+
+    /// What keeps this tenant, or one of its feeds (by content type), from being polled.
+    pub fn problems(&self) -> Vec<(Option<&str>, &str)> {
+        let tenant = self.stopped.iter().map(|stopped| (None, stopped.reason.as_str()));
+        let feeds = self.lanes.iter().filter_map(|lane| {
+            let reason = match (&lane.stopped, lane.standing) {
+                (Some(stopped), _) => stopped.reason.as_str(),
+                (None, Standing::Disabled) => "the subscription is disabled",
+                _ => return None,
+            };
+            Some((Some(lane.feed.content_type.as_str()), reason))
+        });
+        tenant.chain(feeds).collect()
+    }
+
+    /// What to do now.
+    pub fn next(&mut self, now: DateTime<Utc>) -> (Next, Effects) {
+        if let Some(stopped) = &self.stopped
+            && stopped.until > now
+        {
+            return (Next::Wait(Some(stopped.until)), Effects::default());
+        }
+        match self.limits.free_at(&self.pace) {
+            None => return (Next::Wait(None), Effects::default()),
+            Some(free) if free > now => return (Next::Wait(Some(free)), Effects::default()),
+            Some(_) => {}
+        }
+        let token = match self.token(now) {
+            Ok(token) => token,
+            Err(next) => return (self.sent(next, now), Effects::default()),
+        };
+        let (what, url, effects) = match self.find_work(now) {
+            Ok(work) => work,
+            Err(wait) => return (Next::Wait(wait), Effects::default()),
+        };
+        let call = Call { what, url, token: Some(token), at: now };
+        (self.sent(Next::Call(Box::new(call)), now), effects)
+    }
+
+    fn sent(&mut self, next: Next, now: DateTime<Utc>) -> Next {
+        if matches!(next, Next::Call(_)) {
+            self.limits.sent(&self.pace, now);
+        }
+        next
+    }
+
+    fn token(&mut self, now: DateTime<Utc>) -> Result<Token, Next> {
+        match &self.token {
+            TokenState::Held { token, renew_at } if *renew_at > now => return Ok(token.clone()),
+            TokenState::Asked => return Err(Next::Wait(None)),
+            TokenState::Wanted(at) if *at > now => return Err(Next::Wait(Some(*at))),
+            TokenState::Held { .. } | TokenState::Wanted(_) => {}
+        }
+        self.token = TokenState::Asked;
+        Err(Next::Call(Box::new(Call { what: What::Token, url: self.api.token(), token: None, at: now })))
+    }
+
+    /// The most urgent request, or when there will be one.
+    fn find_work(&mut self, now: DateTime<Utc>) -> Result<(What, url::Url, Effects), Option<DateTime<Utc>>> {
+        if !self.subscriptions_in_flight && self.subscriptions_due <= now {
+            self.subscriptions_in_flight = true;
+            return Ok((What::Subscriptions, self.api.subscriptions(), Effects::default()));
+        }
+        let moment = self.moment(now);
+        let Machine { api, pace, lanes, turn, .. } = self;
+        for (at, lane) in lanes.iter_mut().enumerate() {
+            if lane.start_due(pace).is_some_and(|due| due <= now) {
+                lane.standing = Standing::Starting;
+                let url = api.start(&lane.feed.content_type);
+                return Ok((What::Start { feed: at }, url, lane.feed.starting(now)));
+            }
+            if lane.may_list(now)
+                && let Some(url) = lane.feed.next_listing(api, pace, moment)
+            {
+                return Ok((What::List { feed: at }, url, Effects::default()));
+            }
+        }
+        for step in 0..lanes.len() {
+            let at = (*turn + step) % lanes.len();
+            if let Some((blob, uri)) = lanes[at].may_fetch(now).then(|| lanes[at].feed.next_blob(now)).flatten() {
+                *turn = at + 1;
+                let (url, is_as_given) = api.blob(&uri, &blob.id);
+                let feed = lanes[at].feed.content_type.clone();
+                let foreign = Note::ForeignAddress { feed, kind: "contentUri" };
+                let effects = if is_as_given { Effects::default() } else { Effects::note(foreign) };
+                return Ok((What::Blob { feed: at, blob }, url, effects));
+            }
+        }
+        let subscriptions = (!self.subscriptions_in_flight).then_some(self.subscriptions_due);
+        Err(self.lanes.iter().filter_map(|lane| lane.next_due(&self.pace, now)).chain(subscriptions).min())
+    }
+
+    fn moment(&self, now: DateTime<Utc>) -> Moment {
+        let theirs = now + self.skew;
+        Moment { now, low: now.min(theirs), high: now.max(theirs) }
+    }
+
+    /// Takes in what came of a call.
+    pub fn heard(&mut self, call: Call, outcome: Outcome, now: DateTime<Utc>) -> Effects {
+        self.limits.came_back();
+        let mut effects = Effects::default();
+        if let Outcome::Answer(Answer { date: Some(date), .. })
+        | Outcome::Blob(super::wire::BlobRead { date: Some(date), .. }) = &outcome
+        {
+            effects.notes.extend(self.compare_clocks(*date, now));
+        }
+        let more = match (call.what.clone(), outcome) {
+            (What::Token, outcome) => self.heard_token(outcome, now),
+            (What::Blob { feed, blob }, Outcome::Blob(read)) => {
+                self.worked();
+                let moment = self.moment(now);
+                let Machine { lanes, pace, .. } = self;
+                lanes[feed].feed.blob_done(&blob, read, pace, moment)
+            }
+            // Only a blob is read as one.
+            (what, Outcome::Blob(_)) => self.failed(what, "an answer of another kind".into(), None, now),
+            (what, Outcome::Failed(trouble)) => self.failed(what, trouble.to_string(), None, now),
+            (what, Outcome::Answer(answer)) => self.heard_answer(&call, what, answer, now),
+        };
+        effects.notes.extend(more.notes);
+        Effects { notes: effects.notes, ..more }
+    }
+
+    fn heard_answer(&mut self, call: &Call, what: What, answer: Answer, now: DateTime<Utc>) -> Effects {
+        if answer.status != 200 {
+            return self.refused(call, what, &answer, now);
+        }
+        match what {
+            What::Subscriptions => match read_subscriptions(&answer.body) {
+                Some(list) => {
+                    self.worked();
+                    self.heard_subscriptions(&list, now)
+                }
+                None => self.refused(call, what, &answer, now),
+            },
+            What::Start { feed } => {
+                // An answer without a status is taken at its word: the next list of subscriptions shows.
+                let is_enabled = read_subscription(&answer.body).is_none_or(|subscription| subscription.is_enabled());
+                self.worked();
+                self.heard_start(feed, is_enabled, true, now)
+            }
+            What::List { feed } => match read_listing(&answer.body) {
+                Some(entries) => {
+                    self.worked();
+                    self.heard_page(feed, entries, answer.next_page.as_deref(), now)
+                }
+                None => self.refused(call, what, &answer, now),
+            },
+            // A blob whose body is no array but an error envelope.
+            What::Blob { .. } | What::Token => self.refused(call, what, &answer, now),
+        }
+    }
+
+    /// A request was answered as it should be.
+    fn worked(&mut self) {
+        self.limits.succeeded(&self.pace);
+        self.tokens_refused = 0;
+        self.stopped = None;
+    }
+
+    fn heard_token(&mut self, outcome: Outcome, now: DateTime<Utc>) -> Effects {
+        let (error, retry, retry_after) = match outcome {
+            Outcome::Answer(answer) if answer.status == 200 => match read_token(&answer.body) {
+                Some((value, lasts)) => {
+                    self.hold(value, lasts, now);
+                    return Effects::note(Note::Token { ok: true });
+                }
+                None => ("the token endpoint answered something else".to_owned(), true, None),
+            },
+            Outcome::Answer(answer) => {
+                let (refusal, retry) = read_token_error(answer.status, &answer.body);
+                (refusal.to_string(), retry, answer.retry_after)
+            }
+            Outcome::Failed(trouble) => (trouble.to_string(), true, None),
+            Outcome::Blob(_) => (String::new(), true, None),
+        };
+        let mut effects = Effects::note(Note::Token { ok: false });
+        let error = format!("no token: {error}");
+        if retry {
+            let wait = self.limits.failed(&self.pace, self.token_failures, retry_after, now);
+            self.token_failures += 1;
+            self.token = TokenState::Wanted(now + wait);
+            effects.notes.push(Note::Trouble { feed: None, error, wait });
+        } else {
+            self.token = TokenState::Wanted(now);
+            effects.notes.push(self.stop(error, now));
+        }
+        effects
+    }
+
+    fn hold(&mut self, value: Secret, lasts: TimeDelta, now: DateTime<Utc>) {
+        self.generation += 1;
+        self.token_failures = 0;
+        let token = Token { value: Arc::new(value), generation: self.generation };
+        // A token of short life is renewed after half of it.
+        let margin = self.pace.token_margin.min(lasts / 2);
+        self.token = TokenState::Held { token, renew_at: now + lasts - margin };
+    }
+
+    fn stop(&mut self, reason: String, now: DateTime<Utc>) -> Note {
+        self.stopped = Some(Stopped { until: now + self.pace.config_retry, reason: reason.clone() });
+        Note::Stopped { feed: None, reason }
+    }
+
+    fn heard_subscriptions(&mut self, list: &[super::wire::Subscription], now: DateTime<Utc>) -> Effects {
+        self.subscriptions_in_flight = false;
+        self.subscriptions_failures = 0;
+        self.subscriptions_due = now + self.pace.subscriptions_interval;
+        let mut effects = Effects::default();
+        for lane in &mut self.lanes {
+            let named = |subscription: &&super::wire::Subscription| {
+                subscription.content_type.eq_ignore_ascii_case(&lane.feed.content_type)
+            };
+            let found = list.iter().find(named).map(super::wire::Subscription::is_enabled);
+            let more = lane.found(found, &self.pace, now);
+            let (feed, enabled) = (lane.feed.content_type.clone(), found == Some(true));
+            effects.notes.push(Note::Subscription { feed, enabled });
+            merge(&mut effects, more);
+        }
+        effects
+    }
+
+    fn heard_start(&mut self, feed: usize, is_enabled: bool, is_new: bool, now: DateTime<Utc>) -> Effects {
+        let Machine { lanes, pace, .. } = self;
+        let lane = &mut lanes[feed];
+        if !is_enabled {
+            lane.standing = Standing::Disabled;
+            return lane.feed.disabled(pace, now);
+        }
+        lane.standing = Standing::Enabled;
+        let was_disabled = std::mem::take(&mut lane.was_disabled);
+        match (is_new, was_disabled) {
+            (true, _) => lane.feed.started(now),
+            (false, true) => lane.feed.enabled(now),
+            (false, false) => {
+                lane.feed.list_now(now);
+                Effects::default()
+            }
+        }
+    }
+
+    fn heard_page(
+        &mut self,
+        feed: usize,
+        entries: Vec<super::wire::Entry>,
+        next: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Effects {
+        let moment = self.moment(now);
+        let Machine { lanes, pace, api, limits, .. } = self;
+        let feed = &mut lanes[feed].feed;
+        let next = match next.map(|uri| api.next_page(uri)) {
+            Some(None) => {
+                // Without the rest the window is not complete: the cursor stays.
+                let wait = limits.wait(pace, feed.listing_failures() + 1, None);
+                feed.restart_window(wait, now);
+                let name = feed.content_type.clone();
+                let error = "the next page of a listing is said to be at another address".to_owned();
+                let mut effects = Effects::note(Note::ForeignAddress { feed: name.clone(), kind: "NextPageUri" });
+                effects.notes.push(Note::Trouble { feed: Some(name), error, wait });
+                return effects;
+            }
+            Some(next) => next,
+            None => None,
+        };
+        feed.listed(entries, next, pace, moment)
+    }
+
+    /// A response that is not what was asked for.
+    fn refused(&mut self, call: &Call, what: What, answer: &Answer, now: DateTime<Utc>) -> Effects {
+        let refusal = understand(answer.status, &answer.body);
+        let moment = self.moment(now);
+        match (refusal.class, &what) {
+            (Class::Throttled, _) => self.throttled(what, answer.retry_after, now),
+            (Class::Token, _) => self.token_refused(call, what, now),
+            (Class::StopTenant, _) => {
+                self.postpone(what);
+                Effects::note(self.stop(refusal.to_string(), now))
+            }
+            (Class::Done, What::Start { feed }) => {
+                self.worked();
+                self.heard_start(*feed, true, false, now)
+            }
+            (Class::Disabled, What::Start { feed }) => self.heard_start(*feed, false, false, now),
+            (Class::Disabled | Class::NoSubscription, What::List { feed } | What::Blob { feed, .. }) => {
+                let feed = *feed;
+                self.postpone(what);
+                let found = (refusal.class == Class::Disabled).then_some(false);
+                let Machine { lanes, pace, .. } = self;
+                lanes[feed].found(found, pace, now)
+            }
+            (Class::Window | Class::Page, What::List { feed }) => self.restart_window(*feed, &refusal, now),
+            (Class::Gone | Class::Expired, What::Blob { feed, blob }) => {
+                let reason = refusal.to_string();
+                let Machine { lanes, pace, .. } = self;
+                lanes[*feed].feed.blob_lost(blob, refusal.class == Class::Expired, &reason, pace, moment)
+            }
+            (Class::StopFeed, What::Start { feed } | What::List { feed } | What::Blob { feed, .. }) => {
+                let feed = *feed;
+                self.postpone(what);
+                let lane = &mut self.lanes[feed];
+                let reason = refusal.to_string();
+                lane.stopped = Some(Stopped { until: now + self.pace.config_retry, reason: reason.clone() });
+                Effects::note(Note::Stopped { feed: Some(lane.feed.content_type.clone()), reason })
+            }
+            _ => self.failed(what, refusal.to_string(), answer.retry_after, now),
+        }
+    }
+
+    fn throttled(&mut self, what: What, retry_after: Option<TimeDelta>, now: DateTime<Utc>) -> Effects {
+        self.postpone(what);
+        let wait = self.limits.throttled(&self.pace, retry_after, now);
+        Effects::note(Note::Throttled { wait })
+    }
+
+    /// The token is not accepted: another one, and the same request again. Requests that were in flight with the same
+    /// token all come back so, and ask for no further one.
+    fn token_refused(&mut self, call: &Call, what: What, now: DateTime<Utc>) -> Effects {
+        self.postpone(what);
+        let refused = call.token.as_ref().map(|token| token.generation);
+        let is_current = matches!(&self.token, TokenState::Held { token, .. } if Some(token.generation) == refused);
+        if !is_current {
+            return Effects::default();
+        }
+        self.tokens_refused += 1;
+        if self.tokens_refused < TOKENS_REFUSED_MAX {
+            self.token = TokenState::Wanted(now);
+            return Effects::default();
+        }
+        let wait = self.limits.wait(&self.pace, self.tokens_refused - TOKENS_REFUSED_MAX + 1, None);
+        self.token = TokenState::Wanted(now + wait);
+        let error = "every new token is refused: is the audience that of the tenant's cloud?".to_owned();
+        self.stopped = Some(Stopped { until: now + wait, reason: error.clone() });
+        Effects::note(Note::Trouble { feed: None, error, wait })
+    }
+
+    /// Back to where it was, to be asked again: it is not this request's fault.
+    fn postpone(&mut self, what: What) {
+        match what {
+            What::Token => {}
+            What::Subscriptions => self.subscriptions_in_flight = false,
+            What::Start { feed } => self.lanes[feed].standing = Standing::ToStart,
+            What::List { feed } => self.lanes[feed].feed.listing_postponed(),
+            What::Blob { feed, blob } => self.lanes[feed].feed.blob_postponed(blob),
+        }
+    }
+
+    fn restart_window(&mut self, feed: usize, refusal: &Refusal, now: DateTime<Utc>) -> Effects {
+        let feed = &mut self.lanes[feed].feed;
+        let before = feed.listing_failures();
+        // The first time at once: pages and windows grow old.
+        let wait = if before == 0 { TimeDelta::zero() } else { self.limits.wait(&self.pace, before, None) };
+        feed.restart_window(wait, now);
+        let feed = Some(feed.content_type.clone());
+        Effects::note(Note::Trouble { feed, error: refusal.to_string(), wait })
+    }
+
+    /// Trouble at the other end, or on the way.
+    fn failed(&mut self, what: What, error: String, retry_after: Option<TimeDelta>, now: DateTime<Utc>) -> Effects {
+        let before = match &what {
+            What::Token => self.token_failures,
+            What::Subscriptions => self.subscriptions_failures,
+            What::Start { .. } => 0,
+            What::List { feed } => self.lanes[*feed].feed.listing_failures(),
+            What::Blob { feed, blob } => self.lanes[*feed].feed.blob_attempts(blob),
+        };
+        let wait = self.limits.failed(&self.pace, before, retry_after, now);
+        let feed = match what {
+            What::Blob { feed, blob } => return self.blob_failed(feed, &blob, &error, wait, now),
+            What::List { feed } => {
+                self.lanes[feed].feed.listing_failed(wait, now);
+                Some(feed)
+            }
+            // The fifteen minutes between two starts are wait enough.
+            What::Start { feed } => {
+                self.lanes[feed].standing = Standing::ToStart;
+                Some(feed)
+            }
+            What::Subscriptions => {
+                self.subscriptions_in_flight = false;
+                self.subscriptions_failures += 1;
+                self.subscriptions_due = now + wait;
+                None
+            }
+            What::Token => None,
+        };
+        let feed = feed.map(|feed| self.lanes[feed].feed.content_type.clone());
+        Effects::note(Note::Trouble { feed, error, wait })
+    }
+
+    fn blob_failed(
+        &mut self,
+        feed: usize,
+        blob: &BlobKey,
+        error: &str,
+        wait: TimeDelta,
+        now: DateTime<Utc>,
+    ) -> Effects {
+        let moment = self.moment(now);
+        let Machine { lanes, pace, .. } = self;
+        lanes[feed].feed.blob_failed(blob, error, wait, pace, moment)
+    }
+
+    /// Old rows of the ledger, to be removed.
+    pub fn prune(&mut self, now: DateTime<Utc>) -> Effects {
+        let mut effects = Effects::default();
+        for lane in &mut self.lanes {
+            let room = PRUNED_ROWS_MAX - effects.changes.len();
+            merge(&mut effects, lane.feed.prune(now, room));
+        }
+        effects
+    }
+
+    fn compare_clocks(&mut self, date: DateTime<Utc>, now: DateTime<Utc>) -> Option<Note> {
+        let skew = date - now;
+        self.skew = if (CLOCK_NOISE..CLOCK_UNBELIEVABLE).contains(&skew.abs()) { skew } else { TimeDelta::zero() };
+        let is_off = skew.abs() >= CLOCK_OFF;
+        let tell = is_off && !self.skew_told;
+        self.skew_told = is_off;
+        tell.then(|| Note::ClockOff { ahead_seconds: -skew.num_seconds() })
+    }
+}
+
+impl Lane {
+    /// The service says of the subscription: enabled, disabled, or nothing.
+    fn found(&mut self, enabled: Option<bool>, pace: &Pace, now: DateTime<Utc>) -> Effects {
+        if enabled == Some(true) {
+            self.standing = Standing::Enabled;
+            self.was_disabled = false;
+            return self.feed.enabled(now);
+        }
+        let is_disabled = enabled == Some(false);
+        if is_disabled && (self.was_disabled || self.feed.row().disabled) {
+            // Starting it has been tried once: now it is for people to see.
+            self.standing = Standing::Disabled;
+            return self.feed.disabled(pace, now);
+        }
+        if self.standing != Standing::Starting {
+            self.standing = Standing::ToStart;
+            self.was_disabled = is_disabled;
+        }
+        Effects::default()
+    }
+
+    /// When the subscription is to be started.
+    fn start_due(&self, pace: &Pace) -> Option<DateTime<Utc>> {
+        let allowed = self.feed.row().started.map_or(DateTime::UNIX_EPOCH, |last| last + pace.start_interval);
+        let resumed = self.stopped.as_ref().map_or(allowed, |stopped| stopped.until.max(allowed));
+        (self.standing == Standing::ToStart).then_some(resumed)
+    }
+
+    fn is_resting(&self, now: DateTime<Utc>) -> bool {
+        self.stopped.as_ref().is_some_and(|stopped| stopped.until > now)
+    }
+
+    fn may_list(&self, now: DateTime<Utc>) -> bool {
+        self.standing == Standing::Enabled && !self.is_resting(now)
+    }
+
+    /// Blobs can be fetched whatever has become of the subscription since.
+    fn may_fetch(&self, now: DateTime<Utc>) -> bool {
+        self.standing != Standing::Unknown && !self.is_resting(now)
+    }
+
+    fn next_due(&self, pace: &Pace, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if let Some(stopped) = &self.stopped
+            && stopped.until > now
+        {
+            return Some(stopped.until);
+        }
+        let feed = match self.standing {
+            Standing::Unknown => None,
+            _ => self.feed.next_due().filter(|due| self.standing == Standing::Enabled || *due > now),
+        };
+        self.start_due(pace).into_iter().chain(feed).min()
+    }
+}
+
+fn merge(effects: &mut Effects, more: Effects) {
+    effects.changes.extend(more.changes);
+    effects.marks.extend(more.marks);
+    effects.coverage.extend(more.coverage);
+    effects.unreadable.extend(more.unreadable);
+    effects.notes.extend(more.notes);
+}
