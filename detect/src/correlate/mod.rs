@@ -31,6 +31,8 @@ mod state;
 mod summary;
 mod temporal;
 mod temporal_ordered;
+#[cfg(test)]
+mod tests;
 mod triggers;
 mod value_count;
 mod window;

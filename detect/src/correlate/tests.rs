@@ -1,0 +1,175 @@
+//! What the outside cannot reach: the limits, damaged rows, and that no operator is forgotten.
+
+use std::collections::BTreeMap;
+
+use chrono::TimeDelta;
+use schemas::finding::{EVIDENCE_MAX, Level};
+
+use super::*;
+use crate::rule::model::{Kind, Needs};
+use crate::rule::text::Template;
+
+fn rule(operator: Operator) -> Rule {
+    Rule {
+        id: "rule".to_owned(),
+        name: "rule".to_owned(),
+        version: String::new(),
+        title: String::new(),
+        description: String::new(),
+        level: Level::Low,
+        attack: Vec::new(),
+        false_positives: Vec::new(),
+        references: Vec::new(),
+        answers: Vec::new(),
+        needs: Needs::default(),
+        kind: Kind::Correlation { members: Vec::new(), learn_from: Vec::new() },
+        group_by: Vec::new(),
+        gap: TimeDelta::minutes(10),
+        operator,
+        weight: None,
+        value: None,
+        outside: None,
+        generates: true,
+        reason: Template::default(),
+        next: Vec::new(),
+        entities: vec![("user".to_owned(), "user".to_owned())],
+        shown: Vec::new(),
+        tests: Vec::new(),
+        file: String::new(),
+        line: 1,
+    }
+}
+
+fn a_match(second: i64, id: &str) -> Match {
+    let event_time = chrono::DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
+    Match {
+        tenant: "contoso".parse().unwrap(),
+        rule_id: "rule".to_owned(),
+        member: "rule".to_owned(),
+        shard: "shard".to_owned(),
+        group: vec!["g".to_owned()],
+        event_id: id.to_owned(),
+        content: 0,
+        event_time,
+        received: event_time,
+        notify: true,
+        values: Vec::new(),
+        weight: 1,
+        fields: BTreeMap::from([("user".to_owned(), vec![format!("u{}", second % 12), "ann".to_owned()])]),
+    }
+}
+
+#[test]
+fn a_full_group_refuses_counts_and_says_so() {
+    let rule = rule(Operator::Each);
+    let mut shard = Shard { members_max: 2, ..Shard::default() };
+    shard.apply(&rule, &[a_match(0, "a"), a_match(1, "b")], &[]);
+    let change = shard.apply(&rule, &[a_match(0, "a"), a_match(2, "c"), a_match(3, "d")], &[]);
+    assert_eq!(change.limited, 2);
+    assert_eq!(change.rows.len(), 2, "the group's row and the finding's");
+    assert_eq!(change.findings.len(), 1);
+    assert_eq!(change.findings[0].event_count, 2);
+    assert!(change.findings[0].notes[0].contains("not judged"), "{:?}", change.findings[0].notes);
+    let again = shard.apply(&rule, &[a_match(2, "c")], &[]);
+    assert_eq!((again.limited, again.rows.len(), again.findings.len()), (1, 0, 0));
+}
+
+#[test]
+fn a_huge_episode_names_its_first_ids_and_counts_all() {
+    let rule = rule(Operator::Each);
+    let many = EVIDENCE_MAX as i64 + 500;
+    let matches: Vec<Match> = (0..many).rev().map(|second| a_match(second, &format!("e{second:06}"))).collect();
+    let mut shard = Shard::default();
+    let mut newest = None;
+    for batch in matches.chunks(3_000) {
+        newest = shard.apply(&rule, batch, &[]).findings.pop();
+    }
+    let finding = newest.unwrap();
+    assert_eq!(finding.event_count, many as u64);
+    assert_eq!(finding.evidence.len(), EVIDENCE_MAX);
+    assert_eq!(finding.evidence[0], "e000000");
+    assert_eq!(finding.evidence[EVIDENCE_MAX - 1], format!("e{:06}", EVIDENCE_MAX - 1));
+    assert_eq!(finding.fields["user"].len(), summary::FIELD_VALUES_MAX);
+    assert_eq!(finding.fields["user"][..3], ["u0", "ann", "u1"]);
+    assert_eq!(finding.entities.len(), summary::FIELD_VALUES_MAX);
+}
+
+#[test]
+fn times_at_the_ends_of_time_are_members_like_any_other() {
+    let timespan = TimeDelta::days(1);
+    for operator in [Operator::Each, Operator::EventCount { at_least: 1, timespan }, Operator::Outside] {
+        let rule = rule(operator);
+        let mut first = a_match(0, "first");
+        first.event_time = chrono::DateTime::<chrono::Utc>::MIN_UTC;
+        let mut last = a_match(0, "last");
+        last.event_time = chrono::DateTime::<chrono::Utc>::MAX_UTC;
+        let change = Shard::default().apply(&rule, &[last, first], &[]);
+        assert_eq!(change.findings.len(), 2);
+        let rows = change.rows.into_iter().map(|(key, value)| (key, value.unwrap()));
+        assert_eq!(Shard::load(rows).unwrap().groups.values().map(|group| group.members.len()).sum::<usize>(), 2);
+    }
+}
+
+#[test]
+fn rows_that_are_not_ours_are_refused_with_their_key() {
+    let change = Shard::default().apply(&rule(Operator::Each), &[a_match(0, "a")], &[]);
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = change.rows.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
+    assert_eq!(rows.iter().map(|(key, _)| char::from(key[0])).collect::<String>(), "fgm");
+    for (at, (key, value)) in rows.iter().enumerate() {
+        let load = |key: &[u8], value: &[u8]| {
+            let mut rows = rows.clone();
+            rows[at] = (key.to_vec(), value.to_vec());
+            Shard::load(rows).map(drop).unwrap_err()
+        };
+        assert!(matches!(load(key, b"").kind, DamagedStateKind::Version(None)));
+        assert!(matches!(load(key, b"\x09{}").kind, DamagedStateKind::Version(Some(9))));
+        assert!(matches!(load(key, &value[..value.len() - 1]).kind, DamagedStateKind::Value(_)));
+        assert!(matches!(load(&key[..9], value).kind, DamagedStateKind::Key));
+        assert!(load(&key[..9], value).to_string().contains("in row"));
+    }
+    let without_group = rows.iter().filter(|(key, _)| key[0] != b'g').cloned();
+    assert!(matches!(Shard::load(without_group).map(drop).unwrap_err().kind, DamagedStateKind::Orphan));
+}
+
+/// The state outlives the program: a change of these bytes needs a new version byte and a reader of the old one.
+#[test]
+fn rows_of_version_1_keep_their_bytes() {
+    let rule = rule(Operator::Outside);
+    let mut matched = a_match(0, "a");
+    matched.values = vec!["x.example".to_owned()];
+    let day = matched.event_time.date_naive();
+    let observation = Observation {
+        tenant: matched.tenant.clone(),
+        rule_id: matched.rule_id.clone(),
+        shard: matched.shard.clone(),
+        value: "y.example".to_owned(),
+        day,
+    };
+    let change = Shard::default().apply(&rule, &[matched], &[observation]);
+    let mut text = String::new();
+    for (key, value) in change.rows {
+        let value = value.unwrap();
+        let (key, rest) = key.split_at(1);
+        let hex: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let value = String::from_utf8_lossy(&value[1..]).into_owned();
+        text += &format!("{} {hex} {value}\n", char::from(key[0]));
+    }
+    expect_test::expect![[r#"
+        f 7bd4c83629982f2a5cafa5c7c6ef39df3835373062616432326531653039333865346339333130393132386431346166 {"revision":1,"status":"open","start":[1790000000,0],"end":[1790000000,0],"created":[1790000000,0],"updated":[1790000000,0],"shown":"4d0c552b44ab9a4c7af950d6f2718e78"}
+        g 7bd4c83629982f2a5cafa5c7c6ef39df {"tenant":"contoso","key":["g"]}
+        m 7bd4c83629982f2a5cafa5c7c6ef39df800000006ab13b8000000000c8b4ae7acd22539cc8b34f3dc58d4e6b {"i":"a","m":"rule","v":["x.example"],"w":1,"f":{"user":["u0","ann"]},"r":[1790000000,0],"n":true}
+        o 7d1a8810d53082f3c0c6b63ae541c42b800b4a28 
+    "#]].assert_eq(&text);
+}
+
+#[test]
+fn every_file_of_the_folder_is_in_the_module() {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/correlate");
+    let list = include_str!("mod.rs");
+    for entry in std::fs::read_dir(here).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let is_listed = list.lines().any(|line| line == format!("mod {name};"));
+        assert!(name == "mod" || is_listed, "{name}");
+    }
+}
