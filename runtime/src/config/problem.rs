@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use schemas::text::escape_controls;
+
 use super::value::InvalidValue;
 
 /// One thing that is wrong.
@@ -172,5 +174,5 @@ pub(super) fn shown(text: &str) -> String {
     const CHARACTERS_MAX: usize = 60;
     let cut: String = text.chars().take(CHARACTERS_MAX).collect();
     let ellipsis = if cut.len() < text.len() { "..." } else { "" };
-    format!("{}{ellipsis}", cut.escape_debug())
+    format!("{}{ellipsis}", escape_controls(&cut))
 }
