@@ -1,1 +1,37 @@
+//! The rule pack: content only. Each rule is one file, `<workload>/<behaviour>.yml`, and one line here; `README.md` is
+//! the language. The texts are embedded, so that a binary alone detects.
 
+macro_rules! pack {
+    ($($file:literal),* $(,)?) => {
+        &[$(($file, include_str!($file))),*]
+    };
+}
+
+/// Path in the pack and text, in the order of paths.
+pub fn pack() -> &'static [(&'static str, &'static str)] {
+    pack!["entra/password_spray.yml", "exchange/inbox_rule_forwards_outside.yml",]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::pack;
+
+    #[test]
+    fn every_file_of_the_folders_is_in_the_list() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut found = Vec::new();
+        for folder in std::fs::read_dir(root).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_dir()) {
+            for file in std::fs::read_dir(folder.path()).unwrap() {
+                let path = file.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
+                    found.push(path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"));
+                }
+            }
+        }
+        found.sort();
+        let listed: Vec<&str> = pack().iter().map(|(file, _)| *file).collect();
+        assert_eq!(listed, found);
+    }
+}

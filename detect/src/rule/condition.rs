@@ -183,8 +183,7 @@ impl<'t> Reader<'t> {
             let message = format!("nested deeper than {DEPTH_MAX}");
             return Err(invalid(Code::Limit, 0, self.text.len(), message));
         }
-        let result =
-            if self.take("not") { Ok(Condition::Not(Box::new(self.negation()?))) } else { self.atom() };
+        let result = if self.take("not") { Ok(Condition::Not(Box::new(self.negation()?))) } else { self.atom() };
         self.depth -= 1;
         result
     }
@@ -333,7 +332,7 @@ mod tests {
             ("a | count() > 5", 2, "correlation rule"),
             ("a & b", 2, "'&' has no meaning"),
         ] {
-            let error = parse(condition, &["a", "b", "sel_1", "sel_2"]).err().expect(condition);
+            let error = parse(condition, &["a", "b", "sel_1", "sel_2"]).expect_err(condition);
             assert!(error.message.contains(message), "{condition}: {}", error.message);
             assert_eq!(error.offset, offset, "{condition}");
         }

@@ -36,7 +36,8 @@ pub fn parse(node: &Node, logsource: &Logsource, problems: &mut Problems<'_>) ->
                 let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
                 let keyword = ["and", "or", "not", "of", "them"].iter().any(|word| name.eq_ignore_ascii_case(word));
                 if name.is_empty() || !name.chars().all(allowed) || keyword {
-                    let message = format!("'{}' is not a name for a search: letters, digits, '_' and '-'", name.escape_debug());
+                    let message =
+                        format!("'{}' is not a name for a search: letters, digits, '_' and '-'", name.escape_debug());
                     problems.add(Code::InvalidValue, entry.place, message);
                     continue;
                 }
@@ -94,7 +95,11 @@ fn search(node: &Node, logsource: &Logsource, problems: &mut Problems<'_>) -> Op
             if entries.is_empty() {
                 problems.add(Code::InvalidValue, node.place, "an empty search would select everything");
             }
-            let items: Vec<_> = entries.iter().map(|entry| item(entry, logsource, problems)).collect();
+            let dialect = logsource.dialect;
+            let meaning = |entry: &Entry| translate(dialect, entry.key.split('|').next().unwrap_or_default());
+            let decided = entries.iter().any(|entry| meaning(entry).decides());
+            let entries = entries.iter().filter(|entry| !decided || meaning(entry) != Translation::Implied);
+            let items: Vec<_> = entries.map(|entry| item(entry, logsource, problems)).collect();
             items.into_iter().map(|item| item.map(Search::Item)).collect::<Option<_>>().map(Search::All)
         }
         Value::List(members) => {
@@ -149,7 +154,11 @@ fn item(entry: &Entry, logsource: &Logsource, problems: &mut Problems<'_>) -> Op
 fn values_fit(entry: &Entry, modifiers: &Modifiers, nodes: &[Node], problems: &mut Problems<'_>) -> bool {
     let is_list = matches!(entry.value.value, Value::List(_));
     if let Value::Map(_) = entry.value.value {
-        problems.add(Code::InvalidValue, entry.value.place, "a field's value is a value or a list of values, not a map");
+        problems.add(
+            Code::InvalidValue,
+            entry.value.place,
+            "a field's value is a value or a list of values, not a map",
+        );
         return false;
     }
     if nodes.is_empty() {
@@ -179,7 +188,7 @@ fn field(name: &str, entry: &Entry, logsource: &Logsource, problems: &mut Proble
         return None;
     }
     match translate(logsource.dialect, name) {
-        Translation::NoData => {
+        Translation::NoData | Translation::Implied => {
             let message = format!("the unified audit log has nothing like '{name}': the rule could never match");
             problems.add(Code::NoSuchData, place, message);
             None
@@ -187,13 +196,13 @@ fn field(name: &str, entry: &Entry, logsource: &Logsource, problems: &mut Proble
         Translation::Fields(names, values) => {
             let paths = names.iter().map(|name| FieldPath::parse(name)).collect();
             let id = if let [one] = names { schemas::field::by_name(one) } else { None };
-            Some((Field { name: name.to_owned(), paths }, id, values))
+            Some((Field { paths }, id, values))
         }
         Translation::Own => {
             let before = problems.count();
             let id = names::check(name, place, problems);
             let complete = problems.count() == before;
-            let field = Field { name: name.to_owned(), paths: vec![FieldPath::parse(name)] };
+            let field = Field { paths: vec![FieldPath::parse(name)] };
             complete.then_some((field, id, Values::Same))
         }
     }

@@ -64,6 +64,11 @@ impl Logsource {
             && self.sign_ins.is_none_or(|expected| expected == is_sign_in)
     }
 
+    /// Whether its rules use the record's own names.
+    pub fn is_own(&self) -> bool {
+        self.dialect == Dialect::Record
+    }
+
     /// Reads the `logsource` section.
     pub fn parse(node: &Node, problems: &mut Problems<'_>) -> Option<Logsource> {
         let Some(entries) = node.map() else {
@@ -143,8 +148,17 @@ pub enum Translation {
     /// Nothing special: the name is the record's own.
     Own,
     Fields(&'static [&'static str], Values),
+    /// Says again what an operation or error number beside it says already: left out there, `NoData` elsewhere.
+    Implied,
     /// The unified audit log does not have it.
     NoData,
+}
+
+impl Translation {
+    /// Whether it names what the record is about, so that texts describing it add nothing.
+    pub fn decides(&self) -> bool {
+        matches!(self, Translation::Fields(["operation_key"] | ["error_number"], _))
+    }
 }
 
 /// Translates a field name. Portal names differ in case and in a `properties.` before them.
@@ -153,6 +167,10 @@ pub fn translate(dialect: Dialect, name: &str) -> Translation {
         Dialect::Record => match name {
             // Flattened by the collectors that SigmaHQ's rules were written for.
             "RequestType" => Translation::Fields(&["RequestType", "ExtendedProperties.RequestType"], Values::Same),
+            // Older names of the same things.
+            "eventSource" => Translation::Fields(&["workload"], Values::Same),
+            "eventName" => Translation::Fields(&["operation"], Values::Same),
+            "status" => Translation::Fields(&["outcome"], Values::Outcome),
             _ => Translation::Own,
         },
         Dialect::Alert => match name {
@@ -183,9 +201,12 @@ fn translate_entra(name: &str) -> Translation {
         | "targetresources.modifiedproperties.displayname" => (&["ModifiedProperties"], Values::Same),
         "additionaldetails" => (&["ExtendedProperties.additionalDetails"], Values::Same),
         "consentcontext.isadminconsent" => (&["ModifiedProperties.ConsentContext.IsAdminConsent"], Values::Same),
-        "devicedetail.iscompliant" => (&["DeviceProperties.IsCompliant", "DeviceProperties.IsCompliantAndManaged"], Values::Same),
+        "devicedetail.iscompliant" => {
+            (&["DeviceProperties.IsCompliant", "DeviceProperties.IsCompliantAndManaged"], Values::Same)
+        }
         "devicedetail.deviceid" => (&["DeviceProperties.Id"], Values::Same),
         "devicedetail.trusttype" => (&["DeviceProperties.TrustType"], Values::Same),
+        "resultdescription" | "loggedbyservice" => return Translation::Implied,
         _ if PORTAL_ONLY.contains(&bare) => return Translation::NoData,
         _ => return Translation::Own,
     };
@@ -208,12 +229,10 @@ const PORTAL_ONLY: &[&str] = &[
     "initiatedby",
     "location",
     "location.countryorregion",
-    "loggedbyservice",
     "networklocationdetails",
     "resourcedisplayname",
     "resourceid",
     "resourcetenantid",
-    "resultdescription",
     "riskeventtype",
     "risklevel",
     "riskstate",

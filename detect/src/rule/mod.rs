@@ -7,17 +7,25 @@
 //! across files, tuning applied) -> [`model::Rule`].
 
 pub mod condition;
+mod correlation;
 mod detection;
+mod document;
 mod logsource;
 pub mod model;
 mod modifier;
 mod names;
 mod pattern;
 mod predicate;
+mod read;
 mod report;
+mod samples;
+mod set;
 pub mod text;
+mod tuning;
 mod value;
 mod yaml;
 
 pub use model::{Kind, Member, Operator, Rule};
 pub use report::{Code, Report, RuleErrors};
+pub use set::{RuleSet, Source};
+pub use tuning::{Exception, Tuning};

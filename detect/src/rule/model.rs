@@ -101,8 +101,10 @@ pub enum Operator {
     NewValue(NewValue),
     /// More weight within the timespan than the group's own history explains.
     Spike(Spike),
-    /// A match whose value's domain was never seen as a mailbox owner's domain: what `x-outside` means where no
-    /// domains are configured. Like `Each`, and retracted when the domain turns out to be the tenant's own.
+    /// The operator of every rule with `x-outside`. A match without `values` was decided by the matcher, which knows the
+    /// tenant's domains: it stands, as under `Each`. A match with `values` (domains) comes from a tenant whose domains
+    /// are not configured, in the shard "": it stands unless all of them were seen as mailbox owners' domains, and is
+    /// retracted when they turn out to be the tenant's own.
     Outside,
 }
 
@@ -151,5 +153,7 @@ pub struct RuleTest {
     pub findings: usize,
     /// Text that must occur in the reason of one of them.
     pub reason_contains: Vec<String>,
+    /// The tenant's configured domains; empty for a tenant without any.
+    pub domains: Vec<String>,
     pub line: usize,
 }

@@ -48,9 +48,40 @@ pub struct Modifiers {
 }
 
 const NAMES: &[&str] = &[
-    "all", "base64", "base64offset", "cased", "cidr", "contains", "day", "dotall", "endswith", "exists", "expand",
-    "fieldref", "gt", "gte", "hour", "i", "ignorecase", "lt", "lte", "m", "minute", "month", "multiline", "neq", "re",
-    "s", "startswith", "utf16", "utf16be", "utf16le", "week", "wide", "windash", "year",
+    "all",
+    "base64",
+    "base64offset",
+    "cased",
+    "cidr",
+    "contains",
+    "day",
+    "dotall",
+    "endswith",
+    "exists",
+    "expand",
+    "fieldref",
+    "gt",
+    "gte",
+    "hour",
+    "i",
+    "ignorecase",
+    "lt",
+    "lte",
+    "m",
+    "minute",
+    "month",
+    "multiline",
+    "neq",
+    "re",
+    "s",
+    "startswith",
+    "utf16",
+    "utf16be",
+    "utf16le",
+    "week",
+    "wide",
+    "windash",
+    "year",
 ];
 
 /// Reads the modifiers after a field; `place` gives each one's place by its position. Problems are reported; none is
@@ -63,7 +94,9 @@ pub fn parse(names: &[&str], place: &dyn Fn(usize) -> Place, problems: &mut Prob
         if !NAMES.contains(name) {
             let message = match *name {
                 "" => "a modifier is missing after '|'".to_owned(),
-                "near" | "count" | "sum" | "min" | "max" | "avg" => format!("'{name}' is no modifier; write a correlation rule"),
+                "near" | "count" | "sum" | "min" | "max" | "avg" => {
+                    format!("'{name}' is no modifier; write a correlation rule")
+                }
                 _ => format!("'{name}' is not a modifier"),
             };
             problems.add_name(Code::UnknownModifier, place(index), message, name, NAMES.iter().copied());

@@ -18,7 +18,6 @@ use super::pattern::{Pattern, fold_text};
 /// A field of the record: the values of one path, or of several where a rule's dialect has one name for them.
 #[derive(Clone, Debug)]
 pub struct Field {
-    pub name: String,
     pub paths: Vec<FieldPath>,
 }
 
@@ -225,7 +224,9 @@ impl Test {
                 }
             }
             (Test::Text { pattern, .. }, _) => pattern.matches(&value.to_text()),
-            (Test::Number(number), _) => Comparison::Equal.holds(Number::of(value).and_then(|own| own.compare(*number))),
+            (Test::Number(number), _) => {
+                Comparison::Equal.holds(Number::of(value).and_then(|own| own.compare(*number)))
+            }
             (Test::Boolean(expected), Scalar::Boolean(boolean)) => boolean == expected,
             (Test::Boolean(expected), Scalar::Text(text)) => {
                 text.eq_ignore_ascii_case(if *expected { "true" } else { "false" })

@@ -57,7 +57,9 @@ pub enum InvalidTemplateKind {
     InsideQuotes,
     #[error("a placeholder directly after a backtick, which would undo its quoting")]
     AfterBacktick,
-    #[error("here-strings, block comments and '$(' inside double quotes are not allowed in a command with placeholders")]
+    #[error(
+        "here-strings, block comments and '$(' inside double quotes are not allowed in a command with placeholders"
+    )]
     Unsupported,
 }
 
@@ -337,7 +339,10 @@ mod tests {
             (&[], "'<v>'"),
             (&[""], "''"),
             (&["'; Remove-Mailbox x #"], "'''; Remove-Mailbox x #'"),
-            (&["\u{2019}; evil \u{2018}\u{201a}\u{201b}"], "'\u{2019}\u{2019}; evil \u{2018}\u{2018}\u{201a}\u{201a}\u{201b}\u{201b}'"),
+            (
+                &["\u{2019}; evil \u{2018}\u{201a}\u{201b}"],
+                "'\u{2019}\u{2019}; evil \u{2018}\u{2018}\u{201a}\u{201a}\u{201b}\u{201b}'",
+            ),
             (&["a\nevil\r\u{1b}"], "'a\\nevil\\r\\u{1b}'"),
             (&["$(evil) `\" ${x} --%"], "'$(evil) `\" ${x} --%'"),
         ] {
@@ -348,9 +353,13 @@ mod tests {
     #[test]
     fn faulty_templates_are_refused_where_they_are_faulty() {
         use InvalidTemplateKind::*;
-        for (text, offset, kind) in
-            [("ab {c", 3, Unclosed), ("{}", 0, Empty), ("a{ }", 1, Empty), ("{a{b}", 0, InvalidName), ("{a'b}", 0, InvalidName)]
-        {
+        for (text, offset, kind) in [
+            ("ab {c", 3, Unclosed),
+            ("{}", 0, Empty),
+            ("a{ }", 1, Empty),
+            ("{a{b}", 0, InvalidName),
+            ("{a'b}", 0, InvalidName),
+        ] {
             assert_eq!(Template::parse(text), Err(InvalidTemplate { offset, kind }), "{text}");
         }
     }

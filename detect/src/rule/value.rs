@@ -62,7 +62,9 @@ fn check_kind(node: &Node, modifiers: &Modifiers, target: &Target<'_>) -> Result
         How::Part(..) => field.kind == Kind::Time,
         How::Compare(_) => field.kind == Kind::Integer,
         How::Network | How::Regex { .. } => is_text,
-        How::Text { affix, encodings } => is_text || *affix == Affix::Whole && encodings.is_empty() && !modifiers.any_dash,
+        How::Text { affix, encodings } => {
+            is_text || *affix == Affix::Whole && encodings.is_empty() && !modifiers.any_dash
+        }
     };
     if !fits {
         return refused(Code::TypeMismatch, format!("'{name}' is {kind}: this modifier cannot be used on it"));
@@ -74,7 +76,9 @@ fn check_kind(node: &Node, modifiers: &Modifiers, target: &Target<'_>) -> Result
         (Value::Null, _) | (_, Kind::Text | Kind::TextList) => true,
         (Value::Integer(_) | Value::Float(_), Kind::Integer) | (Value::Boolean(_), Kind::Boolean) => true,
         (Value::Text { text, .. }, Kind::Integer) => Number::parse(text).is_some(),
-        (Value::Text { text, .. }, Kind::Boolean) => text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false"),
+        (Value::Text { text, .. }, Kind::Boolean) => {
+            text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")
+        }
         (Value::Text { .. }, Kind::Time) => true,
         _ => false,
     };
@@ -112,7 +116,7 @@ fn test(
             if problems.count() > before {
                 return Ok(None);
             }
-            let field = Field { name: name.to_owned(), paths: vec![FieldPath::parse(name)] };
+            let field = Field { paths: vec![FieldPath::parse(name)] };
             Test::Reference { field, affix: *affix, cased: modifiers.cased }
         }
         How::Text { affix, encodings } => return plain(node, *affix, encodings, modifiers, target).map(Some),
@@ -138,7 +142,9 @@ fn number(node: &Node) -> Result<Number, Refused> {
 fn network_of_one(text: &str) -> Result<Test, Refused> {
     match text.parse::<std::net::IpAddr>() {
         Ok(address) => Ok(Test::Network(address.into())),
-        Err(_) => refused(Code::InvalidValue, format!("'{}' is not a network: write 203.0.113.0/24", text.escape_debug())),
+        Err(_) => {
+            refused(Code::InvalidValue, format!("'{}' is not a network: write 203.0.113.0/24", text.escape_debug()))
+        }
     }
 }
 
@@ -187,7 +193,9 @@ fn plain(
         Values::Outcome => outcome(&text)?,
         Values::Category => text.strip_suffix("Management").unwrap_or(&text).to_owned(),
         Values::Raised if text.eq_ignore_ascii_case("success") => "Alert*".to_owned(),
-        Values::Raised => return refused(Code::NoSuchData, "alert records are written for raised alerts only: 'success'"),
+        Values::Raised => {
+            return refused(Code::NoSuchData, "alert records are written for raised alerts only: 'success'");
+        }
     };
     let text = match target.field {
         // The field has no dash but '-', so a rule that copies Microsoft's spelling would never match.
@@ -209,9 +217,8 @@ fn plain(
     }
     let affix = if keyword && affix == Affix::Whole { Affix::Contains } else { affix };
     let forms = encode(&pattern.letters(), encodings)?;
-    let test = |form: &String| {
-        Test::Text { pattern: affixed(Pattern::literal(form, modifiers.cased), affix), number: None }
-    };
+    let test =
+        |form: &String| Test::Text { pattern: affixed(Pattern::literal(form, modifiers.cased), affix), number: None };
     Ok(Test::AnyOf(forms.iter().map(test).collect()))
 }
 

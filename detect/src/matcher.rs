@@ -1,0 +1,420 @@
+//! Match: one record against all rules. Stateless and naive: every rule is asked. What is faster must put out the same.
+//!
+//! What comes out carries everything correlate needs, so that a record is looked at once: the group key, the values an
+//! operator compares, the weight, the values shown. All of it is bounded, because records are written by attackers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemas::Event;
+use schemas::field;
+use schemas::json::key_id;
+use schemas::message::{Match, MatchMessage, Observation};
+use schemas::path::{Path, Scalar};
+use schemas::tenant::Tenant;
+
+use crate::rule::condition::Detection;
+use crate::rule::{Kind, Operator, Rule, RuleSet};
+
+/// Most values of one field that are shown, and the longest shown value.
+const SHOWN_VALUES_MAX: usize = 10;
+const SHOWN_BYTES_MAX: usize = 500;
+
+/// Most groups one record joins: a field of the group key may have several values.
+const GROUPS_MAX: usize = 64;
+
+/// Longest part of a group key or compared value; a longer one is cut and told apart by its hash.
+const KEY_BYTES_MAX: usize = 500;
+
+/// Most values of one record that an operator compares.
+const VALUES_MAX: usize = 1_000;
+
+/// Most that one record counts for. Microsoft's own bulk records stand for thousands of items, not millions.
+const WEIGHT_MAX: u64 = 1_000_000;
+
+/// All rules, ready to be asked.
+#[derive(Debug)]
+pub struct Matcher {
+    rules: RuleSet,
+    /// Each tenant's configured domains, lower-case.
+    domains: BTreeMap<Tenant, Vec<String>>,
+    /// The detection rules, by name.
+    detections: BTreeMap<String, Arc<Rule>>,
+    /// Where mailbox owners are read from: Microsoft writes it, and no caller of a cmdlet can.
+    owner: Path,
+    mailbox: Path,
+}
+
+/// The domains a record names that are not known to be the tenant's own.
+enum Outside {
+    /// The rule does not ask.
+    NotAsked,
+    /// Decided by the configured domains: there is one.
+    Decided,
+    /// No domains are configured: these are the candidates.
+    Candidates(Vec<String>),
+    /// There is none: the rule does not select the record.
+    Nothing,
+}
+
+/// The parts of a match that are the same for every rule that sees the record in the same way.
+struct Shape<'r> {
+    rule: &'r Rule,
+    member: &'r str,
+    group_by: Vec<Path>,
+}
+
+impl Matcher {
+    /// `domains`: what is inside, by tenant, with all subdomains. A tenant without any has none configured.
+    pub fn new(rules: RuleSet, domains: BTreeMap<Tenant, Vec<String>>) -> Matcher {
+        let is_detection = |rule: &&Arc<Rule>| matches!(rule.kind, Kind::Detection(_));
+        let detections = rules.rules().iter().filter(is_detection).map(|rule| (rule.name.clone(), rule.clone()));
+        let detections = detections.collect();
+        let lower = |names: Vec<String>| names.iter().map(|name| name.trim_matches('.').to_lowercase()).collect();
+        let domains = domains.into_iter().map(|(tenant, names)| (tenant, lower(names))).collect();
+        let (owner, mailbox) = (Path::parse("MailboxOwnerUPN"), Path::parse("MailboxGuid"));
+        Matcher { rules, domains, detections, owner, mailbox }
+    }
+
+    /// The rules it asks.
+    pub fn rules(&self) -> &RuleSet {
+        &self.rules
+    }
+
+    /// Appends what the rules make of a record. Returns the ids of the correlations for which it counts nothing because
+    /// it has no value for their group key, or none to compare.
+    pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
+        let mut dropped = Vec::new();
+        let selected = self.selected(event);
+        for rule in self.rules.rules() {
+            // An exception takes triggers away, never what a baseline learns: what is known stays known.
+            let excluded = self.is_excluded(rule, event);
+            match &rule.kind {
+                Kind::Detection(_) if !rule.generates => {}
+                Kind::Detection(_) => {
+                    if rule.outside.is_some() {
+                        self.observe_owner(rule, event, out);
+                    }
+                    if !excluded && selected.contains(rule.name.as_str()) {
+                        self.by_itself(rule, event, out);
+                    }
+                }
+                Kind::Correlation { members, learn_from } => {
+                    for member in members {
+                        if !excluded && self.is_member(&member.name, event, &selected) {
+                            let shape = Shape { rule, member: &member.name, group_by: member.group_by.clone() };
+                            if !shape.emit(event, out) {
+                                dropped.push(rule.id.clone());
+                            }
+                        }
+                    }
+                    if learn_from.iter().any(|name| selected.contains(name.as_str())) {
+                        learn(rule, event, out);
+                    }
+                }
+            }
+        }
+        dropped.dedup();
+        dropped
+    }
+
+    /// The names of the detection rules whose conditions hold, before exceptions and domains.
+    fn selected(&self, event: &Event) -> BTreeSet<&str> {
+        let holds = |rule: &Rule| match &rule.kind {
+            Kind::Detection(detection) => Detection::matches(detection, event),
+            Kind::Correlation { .. } => false,
+        };
+        self.detections.iter().filter(|(_, rule)| holds(rule)).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Whether a rule selects the record for a correlation. Where no domains are configured every domain counts as
+    /// outside: a window cannot be taken back, and unknown is never taken for inside.
+    fn is_member(&self, name: &str, event: &Event, selected: &BTreeSet<&str>) -> bool {
+        let Some(rule) = self.detections.get(name).filter(|_| selected.contains(name)) else {
+            return false;
+        };
+        !self.is_excluded(rule, event) && !matches!(self.outside(rule, event), Outside::Nothing)
+    }
+
+    fn is_excluded(&self, rule: &Rule, event: &Event) -> bool {
+        self.rules.exceptions(&rule.id).iter().any(|exception| exception.excludes(event))
+    }
+
+    fn by_itself(&self, rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
+        let shape = Shape { rule, member: &rule.name, group_by: paths(&rule.group_by) };
+        // A missing part of the key is an empty one: what happened is told even if nobody is named.
+        let groups = shape.groups(event, true);
+        match self.outside(rule, event) {
+            Outside::Nothing => {}
+            Outside::NotAsked | Outside::Decided => {
+                for group in groups {
+                    let shard = shard(&group);
+                    out.push(MatchMessage::Match(shape.message(event, shard, group, Vec::new())));
+                }
+            }
+            Outside::Candidates(domains) => {
+                for group in groups {
+                    out.push(MatchMessage::Match(shape.message(event, String::new(), group, domains.clone())));
+                }
+            }
+        }
+    }
+
+    fn outside(&self, rule: &Rule, event: &Event) -> Outside {
+        let Some(path) = &rule.outside else {
+            return Outside::NotAsked;
+        };
+        let mut values = Vec::new();
+        path.select(event, &mut values);
+        let named: BTreeSet<String> = values.iter().flat_map(|value| domains_in(&value.to_text())).collect();
+        let configured = self.domains.get(event.tenant()).filter(|own| !own.is_empty());
+        match configured {
+            _ if named.is_empty() => Outside::Nothing,
+            None => Outside::Candidates(named.into_iter().take(VALUES_MAX).collect()),
+            Some(own) if named.iter().any(|name| !own.iter().any(|own| is_within(name, own))) => Outside::Decided,
+            Some(_) => Outside::Nothing,
+        }
+    }
+
+    /// Teaches an `x-outside` rule a domain that is the tenant's own: that of a mailbox owner, as the service wrote it.
+    fn observe_owner(&self, rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
+        if self.domains.get(event.tenant()).is_some_and(|own| !own.is_empty()) {
+            return;
+        }
+        let mut owners = Vec::new();
+        self.owner.select(event, &mut owners);
+        let mut owners: Vec<String> = owners.iter().map(|owner| owner.to_text().into_owned()).collect();
+        let by_owner = *event.get(field::LOGON_TYPE) == schemas::Value::Integer(0);
+        if by_owner && self.mailbox.select(event, &mut Vec::new()) {
+            owners.extend(event.text(field::USER_ID).map(str::to_owned));
+        }
+        let domains: BTreeSet<String> = owners.iter().flat_map(|owner| domains_in(owner)).collect();
+        for value in domains {
+            out.push(observation(rule, event, String::new(), value));
+        }
+    }
+}
+
+impl Shape<'_> {
+    /// Appends the matches of a correlation. False if the record has no group, or nothing to compare.
+    fn emit(&self, event: &Event, out: &mut Vec<MatchMessage>) -> bool {
+        let groups = self.groups(event, false);
+        let compares = matches!(self.rule.operator, Operator::ValueCount { .. } | Operator::NewValue(_));
+        let values = if compares { values(self.rule, event) } else { Vec::new() };
+        if groups.is_empty() || compares && values.is_empty() {
+            return false;
+        }
+        for group in groups {
+            out.push(MatchMessage::Match(self.message(event, shard(&group), group, values.clone())));
+        }
+        true
+    }
+
+    /// The group keys of a record: one for each combination of values. None where a part is missing, unless that is
+    /// an empty part.
+    fn groups(&self, event: &Event, missing_is_empty: bool) -> Vec<Vec<String>> {
+        let mut groups = vec![Vec::new()];
+        for path in &self.group_by {
+            let mut parts = keys(path, event);
+            if parts.is_empty() && missing_is_empty {
+                parts.push(String::new());
+            }
+            let longer = |group: &Vec<String>, part: &String| group.iter().chain([part]).cloned().collect();
+            groups = groups.iter().flat_map(|group| parts.iter().map(move |part| longer(group, part))).collect();
+            groups.truncate(GROUPS_MAX);
+        }
+        groups
+    }
+
+    fn message(&self, event: &Event, shard: String, group: Vec<String>, values: Vec<String>) -> Match {
+        Match {
+            tenant: event.tenant().clone(),
+            rule_id: self.rule.id.clone(),
+            member: self.member.to_owned(),
+            shard,
+            group,
+            event_id: event.id().to_owned(),
+            content: (event.content_hash() >> 64) as u64,
+            event_time: event.time(),
+            received: event.received(),
+            notify: event.notify(),
+            values,
+            weight: weight(self.rule, event),
+            fields: shown(self.rule, event),
+        }
+    }
+}
+
+/// What a new-value baseline learns from a record of one of its teachers.
+fn learn(rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
+    let group_by = match &rule.kind {
+        // Aliases speak of the triggers; teachers are grouped by what the first of them is grouped by.
+        Kind::Correlation { members, .. } => members.first().map(|member| member.group_by.clone()).unwrap_or_default(),
+        Kind::Detection(_) => Vec::new(),
+    };
+    let shape = Shape { rule, member: &rule.name, group_by };
+    let values = values(rule, event);
+    for group in shape.groups(event, false) {
+        let shard = shard(&group);
+        out.extend(values.iter().map(|value| observation(rule, event, shard.clone(), value.clone())));
+    }
+}
+
+fn observation(rule: &Rule, event: &Event, shard: String, value: String) -> MatchMessage {
+    let (tenant, rule_id, day) = (event.tenant().clone(), rule.id.clone(), event.time().date_naive());
+    MatchMessage::Observation(Observation { tenant, rule_id, shard, value, day })
+}
+
+fn paths(names: &[String]) -> Vec<Path> {
+    names.iter().map(|name| Path::parse(name)).collect()
+}
+
+/// The distinct values of a path as parts of keys: addresses of people in lower case, because Microsoft's services
+/// disagree on their case. Null and empty ones are none.
+fn keys(path: &Path, event: &Event) -> Vec<String> {
+    let mut selected = Vec::new();
+    path.select(event, &mut selected);
+    let mut keys: Vec<String> = Vec::new();
+    for scalar in selected {
+        let text = scalar.to_text();
+        let key = if text.contains('@') { text.to_lowercase() } else { text.into_owned() };
+        let key = bounded(key);
+        if !key.is_empty() && !keys.contains(&key) {
+            keys.push(key);
+        }
+        if keys.len() >= VALUES_MAX {
+            break;
+        }
+    }
+    keys
+}
+
+fn values(rule: &Rule, event: &Event) -> Vec<String> {
+    rule.value.as_ref().map(|path| keys(path, event)).unwrap_or_default()
+}
+
+fn bounded(key: String) -> String {
+    if key.len() <= KEY_BYTES_MAX {
+        return key;
+    }
+    let hash = key_id(&[&key]);
+    format!("{}...{hash}", cut(&key, KEY_BYTES_MAX - hash.len() - 3))
+}
+
+/// The longest beginning of at most so many bytes.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// A group key as one text from which it could be read back: no two keys share a shard.
+fn shard(group: &[String]) -> String {
+    let escaped: Vec<String> = group.iter().map(|part| part.replace('\\', "\\\\").replace('|', "\\|")).collect();
+    escaped.join("|")
+}
+
+fn weight(rule: &Rule, event: &Event) -> u64 {
+    let Some(path) = &rule.weight else {
+        return 1;
+    };
+    let mut values = Vec::new();
+    path.select(event, &mut values);
+    let number = |scalar: &Scalar<'_>| match scalar {
+        Scalar::Integer(integer) => Some(*integer),
+        // The cast saturates, and what is beyond is capped anyway.
+        Scalar::Float(float) => Some(*float as i64),
+        Scalar::Text(text) => text.trim().parse().ok(),
+        Scalar::Null | Scalar::Boolean(_) => None,
+    };
+    let numbers: Vec<i64> = values.iter().filter_map(number).collect();
+    if numbers.is_empty() {
+        // The record is there, even where it does not say how much it stands for.
+        return 1;
+    }
+    let sum = numbers.iter().fold(0_i64, |sum, number| sum.saturating_add((*number).max(0)));
+    sum.unsigned_abs().min(WEIGHT_MAX)
+}
+
+fn shown(rule: &Rule, event: &Event) -> BTreeMap<String, Vec<String>> {
+    let mut fields = BTreeMap::new();
+    for (name, path) in &rule.shown {
+        let mut selected = Vec::new();
+        path.select(event, &mut selected);
+        let mut texts: Vec<String> = Vec::new();
+        for scalar in selected.iter().filter(|scalar| **scalar != Scalar::Null) {
+            let text = scalar.to_text();
+            let text = cut(&text, SHOWN_BYTES_MAX);
+            if texts.len() < SHOWN_VALUES_MAX && !texts.iter().any(|known| known == text) {
+                texts.push(text.to_owned());
+            }
+        }
+        if !texts.is_empty() {
+            fields.insert(name.clone(), texts);
+        }
+    }
+    fields
+}
+
+/// The domains a text names: those of the mail addresses in it, or the domain that it is. Lower-case.
+fn domains_in(text: &str) -> Vec<String> {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-');
+    let domain = |text: &str| {
+        let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+        let name = text[..end].trim_matches('.').to_lowercase();
+        (!name.is_empty()).then_some(name)
+    };
+    if text.contains('@') {
+        return text.split('@').skip(1).filter_map(domain).collect();
+    }
+    let text = text.trim();
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let is_domain = text.contains('.') && text.chars().all(is_part) && last.chars().any(char::is_alphabetic);
+    if is_domain { domain(text).into_iter().collect() } else { Vec::new() }
+}
+
+/// Whether a domain is another one or below it.
+fn is_within(name: &str, own: &str) -> bool {
+    name == own || name.strip_suffix(own).is_some_and(|before| before.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_found_in_every_form_of_an_address() {
+        for (text, expected) in [
+            ("a@B.com", vec!["b.com"]),
+            ("smtp:a@b.com;c@d.org", vec!["b.com", "d.org"]),
+            ("\"X\" [SMTP:x@evil.example]", vec!["evil.example"]),
+            ("evil.example", vec!["evil.example"]),
+            ("203.0.113.7", vec![]),
+            ("j.doe@", vec![]),
+            ("alias", vec![]),
+            ("/o=ExchangeLabs/cn=x", vec![]),
+        ] {
+            assert_eq!(domains_in(text), expected, "{text}");
+        }
+        assert!(is_within("mail.contoso.com", "contoso.com"));
+        assert!(!is_within("evilcontoso.com", "contoso.com"));
+    }
+
+    #[test]
+    fn no_two_group_keys_share_a_shard() {
+        let key = |parts: &[&str]| shard(&parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
+        let keys = [key(&["a|b"]), key(&["a", "b"]), key(&["a\\", "b"]), key(&["a\\|b"]), key(&["a", ""]), key(&["a"])];
+        assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len());
+        assert_eq!(key(&["u@x"]), "u@x");
+    }
+
+    #[test]
+    fn what_is_cut_stays_text_and_stays_distinct() {
+        let long = "é".repeat(400);
+        assert!(bounded(long.clone()).len() <= KEY_BYTES_MAX);
+        assert_ne!(bounded(long.clone() + "a"), bounded(long.clone() + "b"));
+        assert_eq!(cut("éé", 3), "é");
+    }
+}
