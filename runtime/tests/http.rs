@@ -47,12 +47,14 @@ async fn alive_says_nothing_of_the_parts_and_ready_says_all() {
     let fixture = start().await;
     let address = fixture.server.address();
     assert_eq!(get(address, "/readyz").await, (503, "{\"ready\":false,\"parts\":[]}\n".into()));
-    let (log, sink) = (fixture.readiness.part("log"), fixture.readiness.part("sink soc"));
-    log.ready();
+    let (part, sink) = (fixture.readiness.part("log"), fixture.readiness.part("sink soc"));
+    part.ready();
     sink.not_ready("401 from \"soc\"");
     assert_eq!(get(address, "/healthz").await, (200, "ok\n".into()));
-    let parts = r#"{"ready":false,"parts":[{"name":"log","ready":true},{"name":"sink soc","ready":false,"reason":"401 from \"soc\""}]}"#;
-    assert_eq!(get(address, "/readyz").await, (503, format!("{parts}\n")));
+    let log = r#"{"name":"log","ready":true}"#;
+    let soc = r#"{"name":"sink soc","ready":false,"reason":"401 from \"soc\""}"#;
+    let expected = format!("{{\"ready\":false,\"parts\":[{log},{soc}]}}\n");
+    assert_eq!(get(address, "/readyz").await, (503, expected));
     sink.ready();
     assert_eq!(get(address, "/readyz").await.0, 200);
 }
