@@ -74,6 +74,7 @@ pub fn parse(text: &str, names: &[&str]) -> Result<Condition, InvalidCondition> 
     let condition = reader.expression()?;
     match reader.peek() {
         None => Ok(condition),
+        Some(word) if word.is("near") => Err(reader.near(word)),
         Some(word) => Err(reader.invalid(word, format!("expected 'and', 'or' or the end, found '{}'", word.text))),
     }
 }
@@ -209,10 +210,14 @@ impl<'t> Reader<'t> {
             return Err(self.invalid(word, format!("expected a search identifier, found '{}'", word.text)));
         }
         if word.is("near") {
-            let message = "'near' is Sigma of before 2.0: write a correlation rule of type temporal".to_owned();
-            return Err(InvalidCondition { code: Code::Legacy, ..self.invalid(word, message) });
+            return Err(self.near(word));
         }
         Err(self.unknown(word))
+    }
+
+    fn near(&self, word: Word<'_>) -> InvalidCondition {
+        let message = "'near' is Sigma of before 2.0: write a correlation rule of type temporal".to_owned();
+        InvalidCondition { code: Code::Legacy, ..self.invalid(word, message) }
     }
 
     fn unknown(&self, word: Word<'_>) -> InvalidCondition {
@@ -249,7 +254,8 @@ impl<'t> Reader<'t> {
             },
         };
         if least > searches.len() {
-            let message = format!("'{} of {}' can never hold: only {} searches", least, target.text, searches.len());
+            let message =
+                format!("'{least} of {}' can never hold: it has {} to choose from", target.text, searches.len());
             return Err(self.invalid(quantifier, message));
         }
         Ok(Condition::AtLeast(least, searches))

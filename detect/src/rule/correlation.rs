@@ -12,7 +12,7 @@ use super::report::{Code, Problems};
 use super::yaml::{Entry, Node, Place};
 
 /// A name and where it stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Named {
     pub name: String,
     pub place: Place,

@@ -121,10 +121,12 @@ pub fn parse(file: usize, node: &Node, fixtures: &Fixtures, problems: &mut Probl
         return None;
     }
     let before = problems.count();
-    keys(node, problems);
+    if !keys(node, problems) {
+        return None;
+    }
     let body = body(node, problems);
     let title = title(node, problems);
-    let names = names_of(node, problems);
+    let (id, name) = names_of(node, problems).unzip();
     let optional = |key: &str| node.entry(key);
     let texts = |key: &str, problems: &mut Problems<'_>| {
         optional(key).map(|entry| read::owned_texts(entry, problems)).unwrap_or_default()
@@ -135,9 +137,10 @@ pub fn parse(file: usize, node: &Node, fixtures: &Fixtures, problems: &mut Probl
     let rest = Document {
         file,
         place: node.map().and_then(<[Entry]>::first).map_or(node.place, |entry| entry.place),
-        id: names.clone()?.0,
-        name: names?.1,
-        title: title?,
+        // Where one of these is missing there is no rule, and the rest is read all the same: all problems at once.
+        id: id.unwrap_or_default(),
+        name: name.unwrap_or_default(),
+        title: title.unwrap_or_default(),
         description: optional("description")
             .and_then(|entry| read::text(entry, problems))
             .unwrap_or_default()
@@ -165,14 +168,14 @@ pub fn parse(file: usize, node: &Node, fixtures: &Fixtures, problems: &mut Probl
     (problems.count() == before).then_some(rest)
 }
 
-/// The kinds of documents, and keys that are slips.
-fn keys(node: &Node, problems: &mut Problems<'_>) {
+/// Whether it is a kind of document that is read at all; reports keys that are slips.
+fn keys(node: &Node, problems: &mut Problems<'_>) -> bool {
     let known: Vec<&str> = SIGMA_KEYS.iter().chain(OWN_KEYS).chain(BASELINE_KEYS).copied().collect();
     if let Some(entry) = node.entry("filter") {
         let help =
             "write an exception in the tuning file: it names the rule, a field, the values, an owner and a reason";
         problems.add_help(Code::Unsupported, entry.place, "Sigma filters are not supported", help);
-        return;
+        return false;
     }
     if let Some(entry) = node.entry("action") {
         problems.add(
@@ -180,7 +183,7 @@ fn keys(node: &Node, problems: &mut Problems<'_>) {
             entry.place,
             "'action' is Sigma of before 1.0: write each rule as a document of its own",
         );
-        return;
+        return false;
     }
     read::no_slips(node, &known, problems);
     if node.entry("correlation").is_none() {
@@ -190,6 +193,7 @@ fn keys(node: &Node, problems: &mut Problems<'_>) {
             }
         }
     }
+    true
 }
 
 fn body(node: &Node, problems: &mut Problems<'_>) -> Option<Body> {
@@ -217,7 +221,6 @@ fn body(node: &Node, problems: &mut Problems<'_>) -> Option<Body> {
             problems.add(Code::InvalidValue, correlation.place, message);
             None
         }
-        (None, None) if node.entry("filter").is_some() || node.entry("action").is_some() => None,
         (None, None) => {
             problems.add(Code::MissingKey, node.place, "a rule has a 'detection' or a 'correlation'");
             None

@@ -52,7 +52,11 @@ pub fn boolean(entry: &Entry, problems: &mut Problems<'_>) -> Option<bool> {
 pub fn count(entry: &Entry, least: i64, most: i64, problems: &mut Problems<'_>) -> Option<i64> {
     match entry.value.value {
         Value::Integer(number) if (least..=most).contains(&number) => Some(number),
-        _ => expected(&format!("a whole number from {least} to {most}"), entry, &entry.value, problems),
+        _ => {
+            let what =
+                if most >= i64::MAX - 1 { format!("of at least {least}") } else { format!("from {least} to {most}") };
+            expected(&format!("a whole number {what}"), entry, &entry.value, problems)
+        }
     }
 }
 
