@@ -170,22 +170,22 @@ impl Diagnostic for RuleErrors {
     }
 }
 
-/// Where the problems of one file are put.
+/// Where the problems of one file are put. Costs nothing until there is one.
 pub struct Problems<'e> {
-    source: Arc<NamedSource<String>>,
-    file: String,
+    file: &'e str,
+    text: &'e str,
+    source: Option<Arc<NamedSource<String>>>,
     errors: &'e mut RuleErrors,
 }
 
 impl<'e> Problems<'e> {
+    pub fn new(file: &'e str, text: &'e str, errors: &'e mut RuleErrors) -> Problems<'e> {
+        Problems { file, text, source: None, errors }
+    }
+
     /// How many problems there are so far, in all files.
     pub fn count(&self) -> usize {
         self.errors.reports.len()
-    }
-
-    pub fn new(file: &str, text: &str, errors: &'e mut RuleErrors) -> Problems<'e> {
-        let source = Arc::new(NamedSource::new(file, text.to_owned()));
-        Problems { source, file: file.to_owned(), errors }
     }
 
     /// Notes a problem.
@@ -212,8 +212,9 @@ impl<'e> Problems<'e> {
     }
 
     fn note(&mut self, code: Code, place: Place, message: String, nearest: Option<String>, help: Option<String>) {
-        let (file, source) = (self.file.clone(), self.source.clone());
-        self.errors.push(Report { code, file, place, message, nearest, help, source });
+        let (file, text) = (self.file, self.text);
+        let source = self.source.get_or_insert_with(|| Arc::new(NamedSource::new(file, text.to_owned()))).clone();
+        self.errors.push(Report { code, file: file.to_owned(), place, message, nearest, help, source });
     }
 }
 

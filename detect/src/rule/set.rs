@@ -395,7 +395,7 @@ fn names(named: &[Named]) -> Vec<String> {
     named.iter().map(|named| named.name.clone()).collect()
 }
 
-fn problems<'e>(sources: &[Source], file: usize, errors: &'e mut RuleErrors) -> Problems<'e> {
+fn problems<'e>(sources: &'e [Source], file: usize, errors: &'e mut RuleErrors) -> Problems<'e> {
     let source = &sources[file];
     Problems::new(&source.file, &source.text, errors)
 }
