@@ -145,20 +145,15 @@ fn form(
     for (start, episode) in &absorbed {
         turn.dismiss(*start, episode);
     }
-    let added = |key: &MemberKey, known: Option<Span>| {
-        known.is_none_or(|known| !known.contains(key.time)) || joined.binary_search(key).is_ok()
-    };
     let known = base.as_ref().map(|(start, episode)| Span { start: *start, end: episode.end });
-    let first_of_added = || {
-        let at_start = within(&group.members, Span::at(hull.start));
-        let ids =
-            at_start.filter(|(key, member)| member.stands && added(key, known)).map(|(_, member)| &member.event_id);
-        ids.min().map(|id| (hull.start, Arc::clone(id)))
-    };
     let before = base.as_ref().and_then(|(_, episode)| episode.summary.first());
-    let adds_at_start = known.is_none_or(|known| hull.start < known.start)
-        || joined.partition_point(|key| key.time < hull.start) < joined.partition_point(|key| key.time <= hull.start);
-    let first = if adds_at_start { before.iter().cloned().chain(first_of_added()).min() } else { before.clone() };
+    let first = match known {
+        // What the base knows of this moment it has summed up: only what joined can come before.
+        Some(known) if known.start == hull.start => {
+            before.iter().cloned().chain(first_joined(group, joined, hull.start)).min()
+        }
+        _ => first_at(group, hull.start),
+    };
     let Some(first) = first else { return };
     let (mut summary, id) = match base {
         Some((_, episode)) if before.as_ref() == Some(&first) => (episode.summary, episode.id),
@@ -183,6 +178,20 @@ fn form(
     }
     group.episodes.insert(hull.start, Episode { end: hull.end, id, summary });
     turn.changed.insert(hull.start);
+}
+
+/// The first of the standing members of a moment, by id.
+fn first_at(group: &Group, time: DateTime<Utc>) -> Option<(DateTime<Utc>, Arc<str>)> {
+    let members = within(&group.members, Span::at(time)).filter(|(_, member)| member.stands);
+    members.map(|(_, member)| (time, Arc::clone(&member.event_id))).min()
+}
+
+/// The same among those that joined.
+fn first_joined(group: &Group, joined: &[MemberKey], time: DateTime<Utc>) -> Option<(DateTime<Utc>, Arc<str>)> {
+    let from = joined.partition_point(|key| key.time < time);
+    let at_time = joined.iter().skip(from).take_while(|key| key.time == time);
+    let members = at_time.filter_map(|key| group.members.get(key)).filter(|member| member.stands);
+    members.map(|member| (time, Arc::clone(&member.event_id))).min()
 }
 
 /// The parts of `hull` that reach beyond `known`, with its own ends still in them.

@@ -11,7 +11,8 @@
 //! What happened to a finding that does not stand any more is told once and not part of what two runs are compared by:
 //! its texts are rendered from its members as they were. `created`, `updated` and `notify` tell of the causing records
 //! (those of the batch inside the episode, else those of the batch in the group, else, where only an observation came,
-//! the episode's own) and are not part of the comparison either.
+//! the episode's own) and are not part of the comparison either. An observation that only changes the wording of a
+//! finding alerts nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub(super) fn settle(
     context: impl Fn(&Group, &Told) -> Context,
     rows: &mut Rows,
 ) -> Vec<Finding> {
+    let causes = Causes::of(group, fresh);
     let mut findings = Vec::new();
     let mut taken = BTreeSet::new();
     let mut formers = turn.formers;
@@ -73,10 +75,10 @@ pub(super) fn settle(
         };
         taken.extend(successor.clone());
         let end = Ending { status, superseded_by: successor };
-        findings.push(end_finding(rule, (id, group), &former, before, end, fresh, &context, rows));
+        findings.push(end_finding(rule, (id, group), &former, before, end, &causes, &context, rows));
     }
     for start in turn.changed {
-        findings.extend(revise(rule, (id, group), start, fresh, &context, rows));
+        findings.extend(revise(rule, (id, group), start, &causes, &context, rows));
     }
     findings
 }
@@ -99,11 +101,12 @@ fn end_finding(
     former: &Former,
     before: Record,
     end: Ending,
-    fresh: &[MemberKey],
+    causes: &Causes<'_>,
     context: &impl Fn(&Group, &Told) -> Context,
     rows: &mut Rows,
 ) -> Finding {
-    let cause = Cause::of(group, fresh, former.hull, &former.told);
+    let own = Cause { received: former.told.received, notify: former.told.notify };
+    let cause = causes.inside(group, former.hull).unwrap_or(own);
     let record = Record {
         revision: before.revision.saturating_add(1),
         status: end.status,
@@ -123,7 +126,7 @@ fn revise(
     rule: &Rule,
     (id, group): (GroupId, &mut Group),
     start: DateTime<Utc>,
-    fresh: &[MemberKey],
+    causes: &Causes<'_>,
     context: &impl Fn(&Group, &Told) -> Context,
     rows: &mut Rows,
 ) -> Option<Finding> {
@@ -136,7 +139,9 @@ fn revise(
     if before.is_some_and(|record| record.status.stands() && record.shown == shown) {
         return None;
     }
-    let cause = Cause::of(group, fresh, hull, &told);
+    let is_rewording = before.is_some_and(|record| record.status.stands());
+    let own = Cause { received: told.received, notify: told.notify && !is_rewording };
+    let cause = causes.inside(group, hull).unwrap_or(own);
     let record = Record {
         revision: before.map_or(0, |record| record.revision).saturating_add(1),
         status: Status::Open,
@@ -153,25 +158,38 @@ fn revise(
     Some(finding)
 }
 
-/// The records that caused a change.
+/// The records of a batch, as causes of what it changes. Summed up once, because a batch may change many findings.
+struct Causes<'a> {
+    fresh: &'a [MemberKey],
+    all: Option<Cause>,
+}
+
+#[derive(Clone, Copy)]
 struct Cause {
     received: DateTime<Utc>,
     notify: bool,
 }
 
-impl Cause {
-    fn of(group: &Group, fresh: &[MemberKey], hull: Span, told: &Told) -> Cause {
-        let of_batch = |inside: bool| {
-            let members = fresh.iter().filter(|key| !inside || hull.contains(key.time));
-            let causes = members.filter_map(|key| group.members.get(key));
-            causes.fold(None, |cause: Option<Cause>, member| {
-                let cause = cause.unwrap_or(Cause { received: member.received, notify: false });
-                Some(Cause { received: cause.received.max(member.received), notify: cause.notify || member.notify })
-            })
-        };
-        let own = Cause { received: told.received, notify: told.notify };
-        of_batch(true).or_else(|| of_batch(false)).unwrap_or(own)
+impl Causes<'_> {
+    fn of<'a>(group: &Group, fresh: &'a [MemberKey]) -> Causes<'a> {
+        Causes { fresh, all: sum(group, fresh) }
     }
+
+    /// Those inside the hull, else all of the group; `None` where only an observation came.
+    fn inside(&self, group: &Group, hull: Span) -> Option<Cause> {
+        let from = self.fresh.partition_point(|key| key.time < hull.start);
+        let until = self.fresh.partition_point(|key| key.time <= hull.end);
+        self.fresh.get(from..until).and_then(|inside| sum(group, inside)).or(self.all)
+    }
+}
+
+fn sum(group: &Group, fresh: &[MemberKey]) -> Option<Cause> {
+    let members = fresh.iter().filter_map(|key| group.members.get(key));
+    let causes = members.map(|member| Cause { received: member.received, notify: member.notify });
+    causes.reduce(|left, right| Cause {
+        received: left.received.max(right.received),
+        notify: left.notify || right.notify,
+    })
 }
 
 /// A finding without what changes from one revision to the next.
