@@ -10,6 +10,9 @@ pub enum Error {
     /// The disk or object store failed: full, unreachable, not permitted. Retrying may help.
     #[error("the archive's storage failed: {0}")]
     Store(#[from] object_store::Error),
+    /// The disk could not be brought to keep what was written. Retrying may help.
+    #[error("the archive's files could not be made durable: {0}")]
+    Sync(#[source] std::io::Error),
     /// The table's log cannot be read: damaged, or of a protocol that this harrier does not know. Not for retrying.
     #[error("the table {table} is damaged at version {version}")]
     Damaged { table: &'static str, version: u64 },
@@ -38,7 +41,7 @@ impl Error {
     /// Whether the same step may succeed if it is tried again.
     pub fn retryable(&self) -> bool {
         match self {
-            Error::Store(_) => true,
+            Error::Store(_) | Error::Sync(_) => true,
             Error::Log(error) => error.retryable(),
             _ => false,
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, StringArray, BinaryBuilder, BooleanBuilder, Date32Builder, Int64Builder, ListBuilder, RecordBatch, StringBuilder,
-    TimestampMicrosecondBuilder,
+    Array, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Int64Builder, ListBuilder, RecordBatch, StringArray,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field};
 use chrono::{DateTime, NaiveDate};
@@ -110,7 +110,9 @@ fn properties(table: &Table) -> WriterProperties {
         }
         if column.kind == Kind::Time {
             let path = ColumnPath::from(column.name);
-            builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+            builder = builder
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
         }
     }
     builder.build()
@@ -120,7 +122,9 @@ fn properties(table: &Table) -> WriterProperties {
 fn sort(table: &Table, columns: &[Column], rows: &mut [Row]) {
     let Some(first) = columns.iter().position(|column| column.name == table.sorted_by) else { return };
     let id = columns.iter().position(|column| column.name == "id");
-    rows.sort_by(|a, b| order(&a[first], &b[first]).then_with(|| id.map_or(std::cmp::Ordering::Equal, |id| order(&a[id], &b[id]))));
+    rows.sort_by(|a, b| {
+        order(&a[first], &b[first]).then_with(|| id.map_or(std::cmp::Ordering::Equal, |id| order(&a[id], &b[id])))
+    });
 }
 
 fn order(a: &Cell, b: &Cell) -> std::cmp::Ordering {
@@ -159,34 +163,50 @@ fn array<'a>(kind: Kind, cells: impl Iterator<Item = &'a Cell>) -> ArrayRef {
             });
             Arc::new(builder.finish())
         }
-        Kind::Integer => Arc::new(cells.fold(Int64Builder::new(), |mut builder, cell| {
-            builder.append_option(match cell {
-                Cell::Value(Value::Integer(number)) => Some(*number),
-                _ => None,
-            });
-            builder
-        }).finish()),
-        Kind::Boolean => Arc::new(cells.fold(BooleanBuilder::new(), |mut builder, cell| {
-            builder.append_option(match cell {
-                Cell::Value(Value::Boolean(value)) => Some(*value),
-                _ => None,
-            });
-            builder
-        }).finish()),
-        Kind::Time => Arc::new(cells.fold(TimestampMicrosecondBuilder::new().with_timezone("UTC"), |mut builder, cell| {
-            builder.append_option(match cell {
-                Cell::Value(Value::Time(time)) => Some(time.timestamp_micros()),
-                _ => None,
-            });
-            builder
-        }).finish()),
-        Kind::Date => Arc::new(cells.fold(Date32Builder::new(), |mut builder, cell| {
-            builder.append_option(match cell {
-                Cell::Date(date) => i32::try_from((*date - NaiveDate::default()).num_days()).ok(),
-                _ => None,
-            });
-            builder
-        }).finish()),
+        Kind::Integer => Arc::new(
+            cells
+                .fold(Int64Builder::new(), |mut builder, cell| {
+                    builder.append_option(match cell {
+                        Cell::Value(Value::Integer(number)) => Some(*number),
+                        _ => None,
+                    });
+                    builder
+                })
+                .finish(),
+        ),
+        Kind::Boolean => Arc::new(
+            cells
+                .fold(BooleanBuilder::new(), |mut builder, cell| {
+                    builder.append_option(match cell {
+                        Cell::Value(Value::Boolean(value)) => Some(*value),
+                        _ => None,
+                    });
+                    builder
+                })
+                .finish(),
+        ),
+        Kind::Time => Arc::new(
+            cells
+                .fold(TimestampMicrosecondBuilder::new().with_timezone("UTC"), |mut builder, cell| {
+                    builder.append_option(match cell {
+                        Cell::Value(Value::Time(time)) => Some(time.timestamp_micros()),
+                        _ => None,
+                    });
+                    builder
+                })
+                .finish(),
+        ),
+        Kind::Date => Arc::new(
+            cells
+                .fold(Date32Builder::new(), |mut builder, cell| {
+                    builder.append_option(match cell {
+                        Cell::Date(date) => i32::try_from((*date - NaiveDate::default()).num_days()).ok(),
+                        _ => None,
+                    });
+                    builder
+                })
+                .finish(),
+        ),
         Kind::TextList => text_list(cells),
         Kind::Bytes => {
             let mut builder = BinaryBuilder::new();
@@ -215,10 +235,13 @@ fn text_list<'a>(cells: impl Iterator<Item = &'a Cell>) -> ArrayRef {
 }
 
 /// Reads text columns of a whole table, row by row; null reads as empty. Partition columns come from the commit.
-pub(crate) async fn read_text_columns<const N: usize>(delta: &DeltaTable, names: [&str; N]) -> Result<Vec<[String; N]>, Error> {
+pub(crate) async fn read_text_columns<const N: usize>(
+    delta: &DeltaTable,
+    names: [&str; N],
+) -> Result<Vec<[String; N]>, Error> {
     let mut rows = Vec::new();
     for add in delta.snapshot().files.values() {
-        let bytes = delta.store().get(&delta.location(&add.path)).await?.bytes().await?;
+        let bytes = delta.store().objects().get(&delta.location(&add.path)).await?.bytes().await?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), names);
         for batch in builder.with_projection(mask).build()? {

@@ -8,6 +8,8 @@ pub mod delta;
 mod error;
 mod file;
 pub mod sql;
+mod store;
 pub mod table;
 
 pub use error::Error;
+pub use store::Store;

@@ -77,10 +77,10 @@ pub struct Outcome {
     pub untested: Vec<String>,
 }
 
-/// Runs the tests of every rule against the whole set.
-pub fn run(rules: &RuleSet) -> Outcome {
+/// Runs the tests of every rule, or of the rule with this id or name, against the whole set.
+pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
     let mut outcome = Outcome::default();
-    for rule in rules.rules() {
+    for rule in rules.rules().iter().filter(|rule| only.is_none_or(|name| rule.id == name || rule.name == name)) {
         let positive = rule.tests.iter().any(|test| test.findings > 0);
         let negative = rule.tests.iter().any(|test| test.findings == 0);
         if !(positive && negative) && rule.generates {

@@ -8,7 +8,7 @@ use detect::rule_test;
 fn every_rule_of_the_pack_does_what_its_tests_say() {
     let sources = rules::pack().iter().map(|(file, text)| Source { file: (*file).into(), text: (*text).into() });
     let rules = RuleSet::load(sources.collect(), &Tuning::default()).unwrap_or_else(|errors| panic!("{errors}"));
-    let outcome = rule_test::run(&rules);
+    let outcome = rule_test::run(&rules, None);
     for failure in &outcome.failures {
         eprintln!("{}", rule_test::printable(failure));
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStoreExt, PutPayload};
 use runtime::clock::Clock;
 use runtime::log::{Consumer, Input, Lease, Log, Topic, Txn};
 use runtime::shutdown::Shutdown;
@@ -29,6 +29,7 @@ use runtime::shutdown::Shutdown;
 use crate::delta::{Add, Changes, DeltaTable, Outcome};
 use crate::error::Error;
 use crate::file::{self, Rows};
+use crate::store::Store;
 use crate::table::{EVIDENCE, FINDINGS, TABLES, Table};
 use evidence::KnownEvidence;
 use feed::Batch;
@@ -64,7 +65,7 @@ impl Default for Settings {
 /// Moves the log into the tables.
 pub struct Archiver {
     log: Arc<dyn Log>,
-    store: Arc<dyn ObjectStore>,
+    store: Store,
     clock: Clock,
     settings: Settings,
     metrics: Arc<runtime::metrics::Metrics>,
@@ -73,7 +74,7 @@ pub struct Archiver {
 impl Archiver {
     pub fn new(
         log: Arc<dyn Log>,
-        store: Arc<dyn ObjectStore>,
+        store: Store,
         clock: Clock,
         settings: Settings,
         metrics: Arc<runtime::metrics::Metrics>,
@@ -100,6 +101,15 @@ impl Archiver {
                 return Ok(self.log.release(&lease).await?);
             }
         }
+    }
+
+    /// Deletes files that left the tables, or never entered them, before `before`. Returns how many went.
+    pub async fn vacuum(&self, before: DateTime<Utc>) -> Result<u64, Error> {
+        let mut gone = 0;
+        for table in TABLES {
+            gone += DeltaTable::open(self.store.clone(), table).await?.vacuum(before).await?;
+        }
+        Ok(gone)
     }
 
     /// Holds the lease and works; returns when the lease is somebody else's or the end is asked for.
@@ -232,13 +242,16 @@ impl Writer {
         let table = delta.table();
         let sources = (0..partitions)
             .map(|partition| {
-                let committed = delta.snapshot().positions.get(&source_name(table.topic, partition)).copied().unwrap_or(0);
-                let records = delta.snapshot().positions.get(&source_name(Topic::Records, partition)).copied().unwrap_or(0);
+                let committed =
+                    delta.snapshot().positions.get(&source_name(table.topic, partition)).copied().unwrap_or(0);
+                let records =
+                    delta.snapshot().positions.get(&source_name(Topic::Records, partition)).copied().unwrap_or(0);
                 Source { partition, committed, next: committed, records_committed: records, records_next: records }
             })
             .collect();
         let standing = if std::ptr::eq(table, &FINDINGS) { Standing::load(&delta).await? } else { Standing::default() };
-        let evidence = if std::ptr::eq(table, &EVIDENCE) { KnownEvidence::load(&delta).await? } else { KnownEvidence::default() };
+        let evidence =
+            if std::ptr::eq(table, &EVIDENCE) { KnownEvidence::load(&delta).await? } else { KnownEvidence::default() };
         Ok(Writer { rows: Rows::new(table), delta, sources, since: None, standing, evidence })
     }
 
@@ -262,7 +275,10 @@ impl Writer {
             for finding in batch.findings {
                 if std::ptr::eq(table, &EVIDENCE) {
                     for event_id in self.evidence.add(&finding) {
-                        self.rows.push(crate::table::evidence_row(&finding.id, finding.tenant.as_str(), event_id), event_id.len());
+                        self.rows.push(
+                            crate::table::evidence_row(&finding.id, finding.tenant.as_str(), event_id),
+                            event_id.len(),
+                        );
                     }
                 } else {
                     self.standing.put(finding);
@@ -284,7 +300,14 @@ impl Writer {
         let mut changes = Changes { positions: self.positions(), ..Changes::default() };
         if std::ptr::eq(table, &FINDINGS) {
             let dirty = self.standing.take_dirty();
-            changes.remove = self.delta.snapshot().files.values().filter(|add| in_tenants(add, &dirty)).map(|add| add.path.clone()).collect();
+            changes.remove = self
+                .delta
+                .snapshot()
+                .files
+                .values()
+                .filter(|add| in_tenants(add, &dirty))
+                .map(|add| add.path.clone())
+                .collect();
             for tenant in &dirty {
                 for row in self.standing.rows(tenant) {
                     self.rows.push(row, 0);
@@ -297,6 +320,8 @@ impl Writer {
         let name = schemas::json::key_id(&[table.name, &format!("{:?}", changes.positions)]);
         changes.add = self.write_files(rows, &name, now).await?;
         let bytes = changes.add.iter().map(|add| add.size).sum();
+        let files = changes.add.iter().map(|add| self.delta.location(&add.path)).collect();
+        self.delta.store().make_durable(files).await?;
         runtime::failpoint::reached("archive_before_commit");
         let outcome = self.delta.commit(changes, now).await?;
         runtime::failpoint::reached("archive_after_commit");
@@ -322,7 +347,11 @@ impl Writer {
                 positions.push((source_name(topic, source.partition), source.committed, source.next));
             }
             if source.records_next > source.records_committed {
-                positions.push((source_name(Topic::Records, source.partition), source.records_committed, source.records_next));
+                positions.push((
+                    source_name(Topic::Records, source.partition),
+                    source.records_committed,
+                    source.records_next,
+                ));
             }
         }
         positions
@@ -331,13 +360,16 @@ impl Writer {
     async fn write_files(&self, rows: Rows, name: &str, now: DateTime<Utc>) -> Result<Vec<Add>, Error> {
         let table = self.table();
         let files = rows.into_partitions().map(|(key, rows)| async move {
-            let written = tokio::task::spawn_blocking(move || file::write(table, rows)).await.map_err(|_| Error::Worker)??;
+            let written =
+                tokio::task::spawn_blocking(move || file::write(table, rows)).await.map_err(|_| Error::Worker)??;
             // Values are a tenant's name, whose alphabet is closed, and a date: never text of a record.
-            let folder: Vec<String> = table.partition_columns.iter().zip(&key).map(|(column, value)| format!("{column}={value}")).collect();
+            let folder: Vec<String> =
+                table.partition_columns.iter().zip(&key).map(|(column, value)| format!("{column}={value}")).collect();
             let path = folder.into_iter().chain([format!("h-{name}.parquet")]).collect::<Vec<_>>().join("/");
             let size = written.bytes.len() as u64;
-            self.delta.store().put(&self.delta.location(&path), PutPayload::from(written.bytes)).await?;
-            let partition_values = table.partition_columns.iter().map(|&column| column.to_owned()).zip(key.into_iter().map(Some));
+            self.delta.store().objects().put(&self.delta.location(&path), PutPayload::from(written.bytes)).await?;
+            let partition_values =
+                table.partition_columns.iter().map(|&column| column.to_owned()).zip(key.into_iter().map(Some));
             Ok::<Add, Error>(Add {
                 path,
                 partition_values: partition_values.collect(),
@@ -357,5 +389,7 @@ fn source_name(topic: Topic, partition: u32) -> String {
 }
 
 fn in_tenants(add: &Add, tenants: &[String]) -> bool {
-    add.partition_values.get("tenant").is_some_and(|value| value.as_ref().is_some_and(|tenant| tenants.contains(tenant)))
+    add.partition_values
+        .get("tenant")
+        .is_some_and(|value| value.as_ref().is_some_and(|tenant| tenants.contains(tenant)))
 }

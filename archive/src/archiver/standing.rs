@@ -54,7 +54,8 @@ impl Standing {
         let Some(findings) = self.tenants.get_mut(tenant) else { return Vec::new() };
         let standing: Vec<&Finding> = findings.values().filter(|finding| finding.status.stands()).collect();
         let incidents = incident::assign(&standing);
-        let by_id: BTreeMap<String, String> = standing.iter().map(|finding| finding.id.clone()).zip(incidents).collect();
+        let by_id: BTreeMap<String, String> =
+            standing.iter().map(|finding| finding.id.clone()).zip(incidents).collect();
         for finding in findings.values_mut() {
             finding.incident_id = by_id.get(&finding.id).cloned();
         }

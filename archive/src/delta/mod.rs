@@ -16,18 +16,18 @@
 mod action;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-pub use action::{Add, FileStatistics};
 use action::{Action, CommitInfo, Format, Metadata, Protocol, Remove, TxnAction};
+pub use action::{Add, FileStatistics};
 
 use crate::error::Error;
+use crate::store::Store;
 use crate::table::Table;
 
 /// How many log entries are read at once when a table is opened. Object stores answer in tens of milliseconds each.
@@ -71,14 +71,14 @@ pub enum Outcome {
 
 /// An opened table.
 pub struct DeltaTable {
-    store: Arc<dyn ObjectStore>,
+    store: Store,
     table: &'static Table,
     snapshot: Snapshot,
 }
 
 impl DeltaTable {
     /// Opens a table at its newest version. A table that does not exist yet is empty; the first commit makes it.
-    pub async fn open(store: Arc<dyn ObjectStore>, table: &'static Table) -> Result<DeltaTable, Error> {
+    pub async fn open(store: Store, table: &'static Table) -> Result<DeltaTable, Error> {
         let mut opened = DeltaTable { store, table, snapshot: Snapshot::default() };
         opened.refresh().await?;
         Ok(opened)
@@ -93,7 +93,7 @@ impl DeltaTable {
     }
 
     /// The store, relative to which the snapshot's paths are under the table's folder.
-    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+    pub fn store(&self) -> &Store {
         &self.store
     }
 
@@ -106,11 +106,13 @@ impl DeltaTable {
     pub async fn refresh(&mut self) -> Result<(), Error> {
         let from = self.snapshot.version.map_or(0, |version| version + 1);
         let folder = Path::from_iter([self.table.name, "_delta_log"]);
-        let listed: Vec<_> = self.store.list(Some(&folder)).try_collect().await?;
+        let listed: Vec<_> = self.store.objects().list(Some(&folder)).try_collect().await?;
         let mut versions: Vec<(u64, Path)> = Vec::new();
         for entry in listed {
             let name = entry.location.filename().unwrap_or_default();
-            let Some(version) = name.strip_suffix(".json").and_then(|digits| digits.parse::<u64>().ok()) else { continue };
+            let Some(version) = name.strip_suffix(".json").and_then(|digits| digits.parse::<u64>().ok()) else {
+                continue;
+            };
             if version >= from {
                 if entry.size > LOG_ENTRY_BYTES_MAX {
                     return Err(Error::damaged(self.table.name, version));
@@ -120,7 +122,7 @@ impl DeltaTable {
         }
         versions.sort_unstable_by_key(|(version, _)| *version);
         let mut entries = futures::stream::iter(versions.into_iter().enumerate().map(|(index, (version, path))| {
-            let store = self.store.clone();
+            let store = self.store.objects().clone();
             async move {
                 // A hole means that the newest entries are not visible yet, or that the log was tampered with.
                 let bytes = store.get(&path).await?.bytes().await?;
@@ -148,8 +150,9 @@ impl DeltaTable {
         let body = self.entry(&changes, now)?;
         let path = Path::from_iter([self.table.name, "_delta_log", &format!("{version:020}.json")]);
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&path, PutPayload::from(body.clone()), options).await {
+        match self.store.objects().put_opts(&path, PutPayload::from(body.clone()), options).await {
             Ok(_) => {
+                self.store.make_durable(vec![path]).await?;
                 apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
                 Ok(Outcome::Committed)
             }
@@ -165,7 +168,7 @@ impl DeltaTable {
     /// snapshot may want them, or a writer may be about to commit them. Returns how many went.
     pub async fn vacuum(&self, before: DateTime<Utc>) -> Result<u64, Error> {
         let folder = Path::from(self.table.name);
-        let mut listed = self.store.list(Some(&folder));
+        let mut listed = self.store.objects().list(Some(&folder));
         let mut doomed = Vec::new();
         while let Some(entry) = listed.try_next().await? {
             let Some(parts) = entry.location.prefix_match(&folder) else { continue };
@@ -179,7 +182,7 @@ impl DeltaTable {
             }
         }
         for location in &doomed {
-            self.store.delete(location).await?;
+            self.store.objects().delete(location).await?;
         }
         Ok(doomed.len() as u64)
     }
@@ -198,7 +201,11 @@ impl DeltaTable {
         }
         actions.extend(changes.add.iter().cloned().map(Action::Add));
         for path in &changes.remove {
-            actions.push(Action::Remove(Remove { path: path.clone(), deletion_timestamp: Some(millis), data_change: true }));
+            actions.push(Action::Remove(Remove {
+                path: path.clone(),
+                deletion_timestamp: Some(millis),
+                data_change: true,
+            }));
         }
         let mut body = Vec::new();
         for action in &actions {

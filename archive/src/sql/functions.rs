@@ -11,8 +11,14 @@ use datafusion::prelude::SessionContext;
 use schemas::path::{Path, Scalar};
 
 /// The name/value arrays that `param` looks through, in order.
-const NAMED_ARRAYS: &[&str] =
-    &["Parameters", "OperationProperties", "ExtendedProperties", "DeviceProperties", "ModifiedProperties", "ExtraProperties"];
+const NAMED_ARRAYS: &[&str] = &[
+    "Parameters",
+    "OperationProperties",
+    "ExtendedProperties",
+    "DeviceProperties",
+    "ModifiedProperties",
+    "ExtraProperties",
+];
 
 /// Adds the functions to a session.
 pub(super) fn register(context: &SessionContext) {

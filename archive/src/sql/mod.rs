@@ -19,12 +19,12 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion::scalar::ScalarValue;
 use futures::stream;
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 
 use crate::delta::DeltaTable;
 use crate::error::Error;
+use crate::store::Store;
 use crate::table::{TABLES, Table};
 use provider::{ARCHIVE_URL, DeltaProvider};
 
@@ -33,7 +33,7 @@ const QUERY_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
 
 /// SQL over one archive folder.
 pub struct Sql {
-    store: Arc<dyn ObjectStore>,
+    store: Store,
 }
 
 /// Why a query gave no answer.
@@ -61,7 +61,7 @@ impl Sql {
         if !root.is_dir() {
             return Err(QueryError::NoArchive(data_dir.to_owned()));
         }
-        Ok(Sql { store: Arc::new(LocalFileSystem::new_with_prefix(root).map_err(Error::from)?) })
+        Ok(Sql { store: Store::folder(&root)? })
     }
 
     /// Runs one query and returns its rows as they come.
@@ -77,6 +77,20 @@ impl Sql {
         Ok(datafusion::physical_plan::common::collect(self.query(text).await?).await?)
     }
 
+    /// Rows as lines of JSON, with named parameters (`$name`), which are text values and never part of the query.
+    pub async fn query_ndjson(&self, text: &str, parameters: &[(&str, &str)]) -> Result<Vec<u8>, QueryError> {
+        let values: Vec<(&str, ScalarValue)> =
+            parameters.iter().map(|&(name, value)| (name, ScalarValue::Utf8(Some(value.to_owned())))).collect();
+        let plan = self.plan(text).await?;
+        let plan = if values.is_empty() { plan } else { plan.with_param_values(values)? };
+        let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+        for batch in plan.collect().await? {
+            writer.write(&batch).map_err(DataFusionError::from)?;
+        }
+        writer.finish().map_err(DataFusionError::from)?;
+        Ok(writer.into_inner())
+    }
+
     async fn plan(&self, text: &str) -> Result<DataFrame, QueryError> {
         let context = self.context().await?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -90,11 +104,10 @@ impl Sql {
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
         parquet.bloom_filter_on_read = true;
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES)))
-            .build_arc()?;
+        let runtime =
+            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES))).build_arc()?;
         let context = SessionContext::new_with_config_rt(config, runtime);
-        context.register_object_store(ARCHIVE_URL.as_ref(), self.store.clone());
+        context.register_object_store(ARCHIVE_URL.as_ref(), self.store.objects().clone());
         functions::register(&context);
         for table in TABLES {
             let delta = DeltaTable::open(self.store.clone(), table).await?;

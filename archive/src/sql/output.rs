@@ -159,10 +159,15 @@ fn as_safe_text(batch: &RecordBatch) -> io::Result<RecordBatch> {
     let mut columns: Vec<arrow::array::ArrayRef> = Vec::new();
     let mut fields = Vec::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let is_text = matches!(field.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::List(_));
+        let is_text =
+            matches!(field.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::List(_));
         let formatter = ArrayFormatter::try_new(column.as_ref(), &options).map_err(io::Error::other)?;
         let texts = (0..batch.num_rows()).map(|row| {
-            let text = if let DataType::List(_) = field.data_type() { joined(column, row) } else { formatter.value(row).to_string() };
+            let text = if let DataType::List(_) = field.data_type() {
+                joined(column, row)
+            } else {
+                formatter.value(row).to_string()
+            };
             let acts = is_text && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
             Some(if acts { format!("'{text}") } else { text })
         });

@@ -23,11 +23,12 @@ use crate::delta::{Add, DeltaTable, FileStatistics};
 use crate::table::{Kind, Table};
 
 /// The name under which a session knows the archive's store.
-pub(super) static ARCHIVE_URL: LazyLock<ObjectStoreUrl> = LazyLock::new(|| match ObjectStoreUrl::parse("archive://files") {
-    Ok(url) => url,
-    // The text is a constant and a valid URL.
-    Err(_) => ObjectStoreUrl::local_filesystem(),
-});
+pub(super) static ARCHIVE_URL: LazyLock<ObjectStoreUrl> =
+    LazyLock::new(|| match ObjectStoreUrl::parse("archive://files") {
+        Ok(url) => url,
+        // The text is a constant and a valid URL.
+        Err(_) => ObjectStoreUrl::local_filesystem(),
+    });
 
 /// One snapshot of one table.
 #[derive(Debug)]
@@ -47,7 +48,9 @@ impl DeltaProvider {
         let partition_fields = table.partition_columns.iter().filter_map(|&name| {
             columns.iter().find(|column| column.name == name).map(|column| Arc::new(column.field()))
         });
-        let stored = TableSchema::builder(file_schema.clone()).with_table_partition_cols(partition_fields.collect::<Vec<_>>()).build();
+        let stored = TableSchema::builder(file_schema.clone())
+            .with_table_partition_cols(partition_fields.collect::<Vec<_>>())
+            .build();
         let files = delta.snapshot().files.values().map(|add| file(delta, &file_schema, add)).collect();
         DeltaProvider { table, files, schema: Arc::new(table.schema()), stored }
     }
@@ -56,7 +59,10 @@ impl DeltaProvider {
     fn stored_positions(&self, projection: Option<&Vec<usize>>) -> Result<Vec<usize>> {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let wanted = projection.unwrap_or(&all);
-        wanted.iter().map(|&position| Ok(self.stored.table_schema().index_of(self.schema.field(position).name())?)).collect()
+        wanted
+            .iter()
+            .map(|&position| Ok(self.stored.table_schema().index_of(self.schema.field(position).name())?))
+            .collect()
     }
 }
 
@@ -90,10 +96,14 @@ fn statistics(file_schema: &Schema, add: &Add) -> Statistics {
     for (position, field) in file_schema.fields().iter().enumerate() {
         let bound = |values: &std::collections::BTreeMap<String, serde_json::Value>| {
             let time: DateTime<Utc> = values.get(field.name())?.as_str()?.parse().ok()?;
-            Some(Precision::Inexact(ScalarValue::TimestampMicrosecond(Some(time.timestamp_micros()), Some("UTC".into()))))
+            Some(Precision::Inexact(ScalarValue::TimestampMicrosecond(
+                Some(time.timestamp_micros()),
+                Some("UTC".into()),
+            )))
         };
         if let (Some(min_value), Some(max_value)) = (bound(&known.min_values), bound(&known.max_values)) {
-            statistics.column_statistics[position] = ColumnStatistics { min_value, max_value, ..ColumnStatistics::new_unknown() };
+            statistics.column_statistics[position] =
+                ColumnStatistics { min_value, max_value, ..ColumnStatistics::new_unknown() };
         }
     }
     statistics
@@ -121,7 +131,8 @@ impl TableProvider for DeltaProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut source = ParquetSource::new(self.stored.clone()).with_table_parquet_options(state.table_options().parquet.clone());
+        let mut source =
+            ParquetSource::new(self.stored.clone()).with_table_parquet_options(state.table_options().parquet.clone());
         if let Some(filter) = conjunction(filters.to_vec()) {
             let schema = self.stored.table_schema().clone().to_dfschema()?;
             source = source.with_predicate(state.create_physical_expr(filter, &schema)?);

@@ -19,7 +19,11 @@ fn columns() -> Vec<Column> {
     vec![
         Column::new("tenant", Kind::Text, "The tenant's name."),
         Column::new("feed", Kind::Text, "The content type, or import: and the file's name."),
-        Column::new("window_start", Kind::Time, "Start of the stretch: by availability for feeds, by event time for imports."),
+        Column::new(
+            "window_start",
+            Kind::Time,
+            "Start of the stretch: by availability for feeds, by event time for imports.",
+        ),
         Column::new("window_end", Kind::Time, "End of the stretch."),
         Column::new("state", Kind::Text, "complete, partial or missing."),
         Column::new("reason", Kind::Text, "Why it is not complete."),

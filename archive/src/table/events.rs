@@ -19,7 +19,11 @@ pub static EVENTS: Table = Table {
 
 fn columns() -> Vec<Column> {
     let mut columns: Vec<Column> = field_columns().collect();
-    columns.push(Column::new("defects", Kind::TextList, "What was odd about the record: field and kind (missing, unreadable, repeated_key)."));
+    columns.push(Column::new(
+        "defects",
+        Kind::TextList,
+        "What was odd about the record: field and kind (missing, unreadable, repeated_key).",
+    ));
     columns.push(Column::new("day", Kind::Date, "The UTC day of event_time, by which the table is partitioned."));
     columns
 }

@@ -26,7 +26,11 @@ pub(super) fn columns() -> Vec<Column> {
         Column::new("revision", Kind::Integer, "Counts from 1; every change adds one."),
         Column::new("status", Kind::Text, "open, final, superseded, merged or retracted."),
         Column::new("superseded_by", Kind::Text, "The finding that took over, if one did."),
-        Column::new("incident_id", Kind::Text, "The incident: findings that share a session, an address and a user, or an application within 72 hours."),
+        Column::new(
+            "incident_id",
+            Kind::Text,
+            "The incident: findings that share a session, an address and a user, or an application within 72 hours.",
+        ),
         Column::new("rule_id", Kind::Text, "The rule."),
         Column::new("rule_version", Kind::Text, "Hash of the rule's meaning."),
         Column::new("title", Kind::Text, "The rule's title."),

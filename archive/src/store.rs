@@ -1,0 +1,49 @@
+//! Where the archive's files lie: a folder, or anything else that `object_store` speaks to.
+
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+
+use crate::error::Error;
+
+/// A store, and what makes its files durable. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    /// The folder of a local store. Object stores acknowledge only what is durable; a file system does not.
+    folder: Option<Arc<PathBuf>>,
+}
+
+impl Store {
+    /// A folder, which must exist.
+    pub fn folder(path: &FilePath) -> Result<Store, Error> {
+        let objects = Arc::new(LocalFileSystem::new_with_prefix(path)?);
+        Ok(Store { objects, folder: Some(Arc::new(path.to_owned())) })
+    }
+
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Returns when these files survive a power cut, with the folders that name them. A commit must not be able to
+    /// outlive the files it names.
+    pub(crate) async fn make_durable(&self, files: Vec<Path>) -> Result<(), Error> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let synced = tokio::task::spawn_blocking(move || {
+            let mut folders = std::collections::BTreeSet::new();
+            for file in files {
+                let path = folder.join(file.as_ref());
+                std::fs::File::open(&path)?.sync_all()?;
+                // Every folder up to the archive's own may have been made for this file.
+                folders.extend(
+                    path.ancestors().skip(1).take_while(|parent| parent.starts_with(&*folder)).map(FilePath::to_owned),
+                );
+            }
+            folders.iter().try_for_each(|folder| std::fs::File::open(folder)?.sync_all())
+        });
+        synced.await.map_err(|_| Error::Worker)?.map_err(Error::Sync)
+    }
+}

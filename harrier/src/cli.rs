@@ -1,0 +1,244 @@
+//! The options of the command line, and nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemas::finding::Level;
+use schemas::tenant::Tenant;
+
+/// harrier watches the audit records of Microsoft 365 tenants, alerts, and keeps every record so that one can ask
+/// long after: how were we breached, when, was it the only account, what was taken, what was left behind.
+#[derive(Debug, Parser)]
+#[command(name = "harrier", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder for log and archive; alone it is configuration enough.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Rules beside the embedded pack: files or folders. Repeatable.
+    #[arg(long = "rules", global = true, value_name = "PATH")]
+    pub rules: Vec<PathBuf>,
+    /// Only warnings and errors on stderr, no progress.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say what each step does, on stderr.
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Play an account takeover against a fake tenant and show what harrier makes of it.
+    Demo(Demo),
+    /// Run the services: poll, detect, archive, notify.
+    Run(Run),
+    /// Read records from files, judge and archive them, and say what was found.
+    Import(Import),
+    /// Ask the archive in SQL.
+    Sql(Sql),
+    /// List findings, or show one.
+    Findings(Findings),
+    /// What happened around a user, address, session, finding or incident.
+    Timeline(Timeline),
+    /// Check, test and list detection rules.
+    Rules(Rules),
+    /// Check configuration, rules and secrets without starting anything.
+    Check,
+    /// What could not be used, with its place and reason.
+    DeadLetters(DeadLetters),
+    /// Play a fake Microsoft 365 tenant on a loopback address.
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Seed of the played world: the same seed plays the same records.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Which services this process runs.
+    #[arg(long, value_enum, default_value_t = Role::All)]
+    pub role: Role,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    All,
+    Ingest,
+    Detect,
+    Archive,
+    Notify,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Files: JSON lines, a JSON array, a content blob, or a Purview / Search-UnifiedAuditLog CSV.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Which tenant the records are of: a name of your choice, a-z 0-9 and '-'.
+    #[arg(long)]
+    pub tenant: Tenant,
+    /// The tenant's mail domains: what is not named is outside. Without them they are learnt from mailbox owners.
+    #[arg(long, value_delimiter = ',')]
+    pub domains: Vec<String>,
+    /// Deliver findings that these records cause. Without it an import alerts nobody.
+    #[arg(long)]
+    pub notify: bool,
+    /// Exit with code 3 if there are new findings at this level or above.
+    #[arg(long, value_parser = level)]
+    pub fail_on: Option<Level>,
+}
+
+#[derive(Debug, Args)]
+pub struct Sql {
+    /// The query.
+    #[arg(required_unless_present = "file")]
+    pub query: Option<String>,
+    /// Read the query from a file.
+    #[arg(long, short = 'f', conflicts_with = "query")]
+    pub file: Option<PathBuf>,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Ndjson,
+    Csv,
+    Parquet,
+}
+
+#[derive(Debug, Args)]
+pub struct Findings {
+    #[command(subcommand)]
+    pub action: FindingsAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum FindingsAction {
+    /// The findings that stand, earliest first.
+    List {
+        /// Only this level and above.
+        #[arg(long, value_parser = level, default_value = "informational")]
+        min_level: Level,
+        /// Whole findings as lines of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One finding, with its reason, evidence and what to do next.
+    Show {
+        /// The finding's id, or the beginning of it.
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Timeline {
+    /// A user, mailbox, address, session id, finding id or incident id.
+    pub value: String,
+    /// From here on: RFC 3339, or so long ago, such as 7d or 12h.
+    #[arg(long, value_parser = moment)]
+    pub since: Option<DateTime<Utc>>,
+    /// Up to here: RFC 3339, or so long ago.
+    #[arg(long, value_parser = moment)]
+    pub until: Option<DateTime<Utc>>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Rules {
+    #[command(subcommand)]
+    pub action: RulesAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RulesAction {
+    /// Load every rule and report all problems at once.
+    Check,
+    /// Run the tests that rules carry, each in several orders of arrival.
+    Test {
+        /// Only rules with this id or name.
+        rule: Option<String>,
+    },
+    /// Every rule: level, name, title.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct DeadLetters {
+    #[command(subcommand)]
+    pub action: DeadLettersAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersAction {
+    /// The newest first.
+    List {
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
+    /// What is played: quiet or takeover.
+    #[arg(long, default_value = "takeover")]
+    pub scenario: String,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Ordinary users.
+    #[arg(long, default_value_t = 20)]
+    pub users: u32,
+    /// Days of ordinary traffic before the story.
+    #[arg(long, default_value_t = 14)]
+    pub days: u32,
+    /// Faults by name: throttle, truncated_body, server_error, expired_token.
+    #[arg(long, value_delimiter = ',')]
+    pub faults: Vec<String>,
+    /// The moment the story ends (RFC 3339); now, if not given. With it, two runs play the same world.
+    #[arg(long, value_parser = moment)]
+    pub end: Option<DateTime<Utc>>,
+    /// Write the configuration that reaches this tenant, and its secret, into this folder.
+    #[arg(long, value_name = "DIR")]
+    pub write_config: Option<PathBuf>,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    Level::ALL
+        .into_iter()
+        .find(|level| level.as_str() == text)
+        .ok_or_else(|| format!("one of {}", Level::ALL.map(Level::as_str).join(", ")))
+}
+
+/// RFC 3339, or a length of time before now.
+fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let ago = runtime::config::parse_duration(text).ok().and_then(|ago| TimeDelta::from_std(ago).ok());
+    ago.map(|ago| Utc::now() - ago)
+        .ok_or_else(|| "a time such as 2026-11-22T10:00:00Z, or a length such as 7d".to_owned())
+}

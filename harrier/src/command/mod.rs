@@ -1,0 +1,61 @@
+//! The commands, one file each.
+
+mod check;
+mod dead_letters;
+mod demo;
+mod findings;
+mod import;
+mod rules;
+mod run;
+mod simulate;
+mod sql;
+mod timeline;
+
+use std::sync::Arc;
+
+use runtime::logging::{self, Form, Verbosity};
+use runtime::metrics::Metrics;
+
+use crate::cli::{Cli, Command, Global};
+use crate::exit::Outcome;
+use crate::services::REVISION;
+
+/// Runs the command that was asked for.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let metrics = Metrics::new(REVISION);
+    let verbosity = verbosity(&cli);
+    logging::init(verbosity, Form::of_stderr(), &metrics)?;
+    let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    executor.block_on(dispatch(cli, metrics))
+}
+
+/// Services log what they do; commands that answer a question only log what is wrong.
+fn verbosity(cli: &Cli) -> Verbosity {
+    match (&cli.command, cli.global.quiet, cli.global.verbose) {
+        (_, true, _) => Verbosity::Quiet,
+        (_, _, true) => Verbosity::Verbose,
+        (Command::Run(_) | Command::Simulate(_), ..) => Verbosity::Normal,
+        _ => Verbosity::Quiet,
+    }
+}
+
+async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Demo(options) => demo::run(&global, &options, metrics).await,
+        Command::Run(options) => run::run(&global, &options, metrics).await,
+        Command::Import(options) => import::run(&global, &options, metrics).await,
+        Command::Sql(options) => sql::run(&global, &options).await,
+        Command::Findings(options) => findings::run(&global, &options).await,
+        Command::Timeline(options) => timeline::run(&global, &options).await,
+        Command::Rules(options) => rules::run(&global, &options),
+        Command::Check => check::run(&global),
+        Command::DeadLetters(options) => dead_letters::run(&global, &options).await,
+        Command::Simulate(options) => simulate::run(&options).await,
+    }
+}
+
+/// The archive in the data folder.
+fn archive(global: &Global) -> anyhow::Result<archive::sql::Sql> {
+    Ok(archive::sql::Sql::open(&crate::services::config(global)?.data_dir)?)
+}

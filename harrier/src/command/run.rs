@@ -1,0 +1,221 @@
+//! `harrier run`: the services, until SIGTERM or Ctrl-C.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use chrono::TimeDelta;
+use ingest::source::management_activity::{Pace, Poller, TenantSource};
+use ingest::source::{HEARTBEAT_INTERVAL, Health, beat};
+use notify::{SigningSecret, Sink};
+use runtime::config::{Config, SinkKind, TenantConfig};
+use runtime::http::{Operators, Part, Readiness};
+use runtime::log::Log;
+use runtime::metrics::Metrics;
+use runtime::shutdown::Shutdown;
+
+use crate::cli::{Global, Role, Run};
+use crate::exit::{ConfigurationError, Outcome};
+use crate::services::{Core, REVISION, Services, config};
+
+/// How often what everybody has consumed is deleted from the log, and what left the archive's tables from the disk.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Files stay so long after they left a table: readers of an older snapshot may still want them.
+const VACUUM_AFTER: TimeDelta = TimeDelta::hours(24);
+
+/// How often readiness and the gauges of the process are brought up to date.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long services may take to finish their steps.
+const STOP_BUDGET: Duration = Duration::from_secs(80);
+
+pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
+    let config = config(global)?;
+    for warning in &config.warnings {
+        tracing::warn!(event = "configuration", %warning);
+    }
+    let core = Core::open(config, &[], metrics)?;
+    let readiness = Readiness::default();
+    let mut services = Services::new();
+    start(&core, &mut services, options.role, &readiness, Pace::default())?;
+    let operators = Operators { metrics: core.metrics.clone(), readiness, revision: REVISION };
+    let server = runtime::http::serve(core.config.http.listen, operators, services.shutdown()).await?;
+    tracing::info!(event = "started", http = %server.address(), data_dir = %core.config.data_dir.display());
+    services.until(stop_signal()).await??;
+    tracing::info!(event = "stopping");
+    tokio::time::timeout(STOP_BUDGET, services.stop()).await.context("services did not stop in time")??;
+    server.finished().await;
+    Ok(Outcome::Done)
+}
+
+/// Returns when the process is asked to end.
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        result = tokio::signal::ctrl_c() => Ok(result?),
+    }
+}
+
+/// Starts the services of a role.
+pub fn start(
+    core: &Core,
+    services: &mut Services,
+    role: Role,
+    readiness: &Readiness,
+    pace: Pace,
+) -> anyhow::Result<()> {
+    let runs = |of| role == Role::All || role == of;
+    if runs(Role::Ingest) {
+        start_ingest(core, services, readiness, pace)?;
+    }
+    if runs(Role::Detect) {
+        services.spawn_detect(core);
+    }
+    if runs(Role::Archive) {
+        let (archiver, shutdown) = (core.archiver(), services.shutdown());
+        services.spawn("the archive", async move { archiver.run(shutdown).await });
+    }
+    if runs(Role::Notify) {
+        let sinks = sinks(&core.config)?;
+        for sink in &sinks {
+            core.metrics.begin(&[("sink", &sink.name), ("type", &sink.kind)]);
+        }
+        let (log, clock, metrics) = (core.log.clone(), core.clock.clone(), core.metrics.clone());
+        services.spawn("notification", notify::run(log, sinks, clock, services.shutdown(), metrics));
+    }
+    let part = readiness.part("log");
+    services.spawn(
+        "housekeeping",
+        housekeeping(
+            core.log.clone(),
+            core.archiver(),
+            core.config.clone(),
+            core.clock.clone(),
+            core.metrics.clone(),
+            part,
+            services.shutdown(),
+        ),
+    );
+    Ok(())
+}
+
+fn start_ingest(core: &Core, services: &mut Services, readiness: &Readiness, pace: Pace) -> anyhow::Result<()> {
+    let health = Health::default();
+    let part = readiness.part("ingest");
+    services.spawn("the watch over sources", watch(health.clone(), part, services.shutdown()));
+    let (log, clock, metrics) = (core.log.clone(), core.clock.clone(), core.metrics.clone());
+    services.spawn("the heartbeat", beat(log, clock, HEARTBEAT_INTERVAL, services.shutdown(), metrics));
+    for tenant in &core.config.tenants {
+        let Some(source) = source(tenant)? else { continue };
+        let poller = Poller::new(source, pace.clone())?;
+        let (log, clock, metrics) = (core.log.clone(), core.clock.clone(), core.metrics.clone());
+        let (shutdown, health) = (services.shutdown(), health.clone());
+        services.spawn("polling", async move { poller.run(log, clock, shutdown, metrics, health).await });
+    }
+    Ok(())
+}
+
+/// What the poller is told of a tenant; nothing for a tenant that only imports name.
+fn source(tenant: &TenantConfig) -> anyhow::Result<Option<TenantSource>> {
+    let Some(access) = &tenant.access else { return Ok(None) };
+    let secret = access.client_secret.read().map_err(|error| ConfigurationError(error.to_string()))?;
+    let publisher = access.publisher_id.as_ref().unwrap_or(&access.tenant_id);
+    Ok(Some(TenantSource {
+        tenant: tenant.name.clone(),
+        tenant_id: access.tenant_id.as_str().to_owned(),
+        client_id: access.client_id.as_str().to_owned(),
+        client_secret: ingest::source::management_activity::Secret::new(secret.expose().to_owned()),
+        content_types: access.content_types.iter().map(|content_type| content_type.as_str().to_owned()).collect(),
+        publisher_id: publisher.as_str().to_owned(),
+        login: access.endpoints.login.parse()?,
+        management: access.endpoints.management.parse()?,
+        audience: access.management_resource.clone(),
+    }))
+}
+
+/// The sinks of the configuration, with their secrets read.
+pub fn sinks(config: &Config) -> anyhow::Result<Vec<Sink>> {
+    let mut sinks = Vec::new();
+    for configured in &config.sinks {
+        let mut sink = Sink::new(&configured.name, configured.kind.as_str());
+        sink.min_level = configured.min_level;
+        sink.max_age = TimeDelta::from_std(configured.max_age).ok();
+        match &configured.kind {
+            SinkKind::Webhook { url, signing_secret, allow_private_addresses } => {
+                let wrong = |what: &str| ConfigurationError(format!("sink {}: {what}", configured.name));
+                let url = url.read().map_err(|error| wrong(&error.to_string()))?;
+                sink.url = Some(url.expose().parse().map_err(|error| wrong(&format!("{error}")))?);
+                if let Some(secret) = signing_secret {
+                    let secret = secret.read().map_err(|error| wrong(&error.to_string()))?;
+                    sink.signing_secrets =
+                        SigningSecret::parse_all(secret.expose()).map_err(|error| wrong(&format!("{error}")))?;
+                }
+                sink.allow_private_addresses = *allow_private_addresses;
+            }
+            SinkKind::File { path } => sink.path = Some(path.clone()),
+            SinkKind::Stdout => {}
+        }
+        sinks.push(sink);
+    }
+    Ok(sinks)
+}
+
+/// Tells readiness what keeps the sources from being polled.
+async fn watch(health: Health, part: Part, shutdown: Shutdown) -> anyhow::Result<()> {
+    loop {
+        match health.problems().as_slice() {
+            [] => part.ready(),
+            problems => part.not_ready(&problems.join("; ")),
+        }
+        if !shutdown.sleep(WATCH_INTERVAL).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Trims the log, vacuums the archive, and measures the process, until the end.
+async fn housekeeping(
+    log: Arc<dyn Log>,
+    archiver: archive::archiver::Archiver,
+    config: Config,
+    clock: runtime::clock::Clock,
+    metrics: Arc<Metrics>,
+    part: Part,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let mut cleaned = tokio::time::Instant::now();
+    loop {
+        match measure(&*log, &metrics).await {
+            Ok(()) => part.ready(),
+            Err(error) => part.not_ready(&error.to_string()),
+        }
+        if cleaned.elapsed() >= HOUSEKEEPING_INTERVAL {
+            cleaned = tokio::time::Instant::now();
+            let keep = TimeDelta::from_std(config.log.keep).unwrap_or(TimeDelta::days(7));
+            let trimmed = log.trim(clock.now() - keep).await;
+            let vacuumed = archiver.vacuum(clock.now() - VACUUM_AFTER).await;
+            tracing::info!(event = "housekeeping", ?trimmed, ?vacuumed);
+        }
+        if !shutdown.sleep(WATCH_INTERVAL).await {
+            return Ok(());
+        }
+    }
+}
+
+/// How far every consumer is behind.
+async fn measure(log: &dyn Log, metrics: &Metrics) -> Result<(), runtime::log::LogError> {
+    for topic in runtime::log::Topic::ALL {
+        for &consumer in runtime::log::Consumer::of(topic) {
+            let mut lag = 0;
+            for partition in 0..log.partitions() {
+                let behind =
+                    log.end(topic, partition).await?.saturating_sub(log.committed(consumer, topic, partition).await?);
+                lag += behind;
+            }
+            metrics.log.consumer_lag.with([topic.name(), consumer.name()]).set_count(lag);
+        }
+    }
+    Ok(())
+}

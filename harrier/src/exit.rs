@@ -1,0 +1,52 @@
+//! Exit codes: 0 done, 1 failed, 2 usage, 3 findings at or above `--fail-on`, 78 configuration.
+
+use std::process::ExitCode;
+
+use schemas::text::escape_controls;
+
+/// How a command ended, if not in failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// It did what it could; some input could not be used, and has been reported.
+    Incomplete,
+    /// Findings at or above `--fail-on`.
+    Found,
+}
+
+/// The configuration or the rules are wrong: exit code 78, and nothing but the message.
+#[derive(Debug)]
+pub struct ConfigurationError(pub String);
+
+impl std::fmt::Display for ConfigurationError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigurationError {}
+
+/// Prints the error, if it is one, and gives the process its code.
+pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Incomplete) => ExitCode::from(1),
+        Ok(Outcome::Found) => ExitCode::from(3),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(configuration) = error.downcast_ref::<ConfigurationError>() {
+                eprintln!("{configuration}");
+                return ExitCode::from(78);
+            }
+            eprintln!("harrier: {}", escape_controls(&format!("{error:#}")));
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// `harrier sql ... | head` is not a failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,230 @@
+//! The services of one process, wired together over one log and one archive.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use archive::archiver::{Archiver, Settings};
+use detect::matcher::Matcher;
+use detect::rule::{RuleSet, Source, Tuning};
+use runtime::clock::Clock;
+use runtime::config::Config;
+use runtime::log::embedded::Embedded;
+use runtime::log::{Consumer, Log, Topic};
+use runtime::metrics::Metrics;
+use runtime::shutdown::{self, Shutdown, Trigger};
+use schemas::tenant::Tenant;
+use tokio::task::JoinSet;
+
+use crate::cli::Global;
+use crate::exit::ConfigurationError;
+
+/// The revision this binary was built from, where the build says so.
+pub const REVISION: &str = match option_env!("HARRIER_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// Folder used when neither `--config` nor `--data-dir` is given.
+const DATA_DIR_DEFAULT: &str = "harrier-data";
+
+/// Largest rule file; a rule is kilobytes.
+const RULE_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Deepest folder of rules that is looked into.
+const RULE_FOLDERS_DEEP: usize = 8;
+
+/// The configuration that the options make.
+pub fn config(global: &Global) -> anyhow::Result<Config> {
+    let mut config = match (&global.config, &global.data_dir) {
+        (Some(file), _) => Config::load(file).map_err(|errors| ConfigurationError(errors.to_string()))?,
+        (None, Some(folder)) => Config::for_data_dir(folder),
+        (None, None) => Config::for_data_dir(Path::new(DATA_DIR_DEFAULT)),
+    };
+    if let Some(folder) = &global.data_dir {
+        config.data_dir = folder.clone();
+    }
+    config.rules.paths.extend(global.rules.iter().cloned());
+    Ok(config)
+}
+
+/// The embedded pack and the rules beside it, or every problem in them.
+pub fn rules(config: &Config) -> anyhow::Result<RuleSet> {
+    let tuning = match &config.rules.tuning_file {
+        None => Tuning::default(),
+        Some(file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| ConfigurationError(format!("{}: {error}", file.display())))?;
+            Tuning::parse(&file.display().to_string(), &text)
+                .map_err(|errors| ConfigurationError(errors.to_string()))?
+        }
+    };
+    RuleSet::load(rule_sources(config)?, &tuning).map_err(|errors| ConfigurationError(errors.to_string()).into())
+}
+
+/// The texts of all rules.
+pub fn rule_sources(config: &Config) -> anyhow::Result<Vec<Source>> {
+    let mut sources: Vec<Source> = rules::pack()
+        .iter()
+        .map(|(file, text)| Source { file: (*file).to_owned(), text: (*text).to_owned() })
+        .collect();
+    for path in &config.rules.paths {
+        read_rules(path, 0, &mut sources)
+            .map_err(|error| ConfigurationError(format!("{}: {error}", path.display())))?;
+    }
+    Ok(sources)
+}
+
+fn read_rules(path: &Path, depth: usize, sources: &mut Vec<Source>) -> std::io::Result<()> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        if depth >= RULE_FOLDERS_DEEP {
+            return Err(std::io::Error::other("folders of rules are nested too deep"));
+        }
+        let mut entries: Vec<PathBuf> =
+            std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+        entries.sort();
+        for entry in entries {
+            let is_rule = entry.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
+            if is_rule || entry.is_dir() {
+                read_rules(&entry, depth + 1, sources)?;
+            }
+        }
+        return Ok(());
+    }
+    if metadata.len() > RULE_FILE_BYTES_MAX {
+        return Err(std::io::Error::other("a rule file of more than 1 MiB"));
+    }
+    sources.push(Source { file: path.display().to_string(), text: std::fs::read_to_string(path)? });
+    Ok(())
+}
+
+/// What the services of one process share.
+pub struct Core {
+    pub config: Config,
+    pub log: Arc<dyn Log>,
+    pub store: archive::Store,
+    pub rules: RuleSet,
+    pub matcher: Arc<Matcher>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+impl Core {
+    /// Opens log and archive in the data folder, making what is missing. `domains` are added to those configured.
+    pub fn open(config: Config, domains: &[(Tenant, Vec<String>)], metrics: Arc<Metrics>) -> anyhow::Result<Core> {
+        let rules = rules(&config)?;
+        let mut inside: BTreeMap<Tenant, Vec<String>> = BTreeMap::new();
+        let configured = config.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.domains.clone()));
+        for (tenant, names) in configured.chain(domains.iter().cloned()) {
+            inside.entry(tenant).or_default().extend(names);
+        }
+        let matcher = Arc::new(Matcher::new(rules.clone(), inside));
+        let folder = config.data_dir.join("archive");
+        make_private_folder(&config.data_dir)?;
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let log = Embedded::open(&config.data_dir.join("log.sqlite"), config.log.partitions)
+            .with_context(|| format!("cannot open the log in {}", config.data_dir.display()))?;
+        let store = archive::Store::folder(&folder)?;
+        metrics.engine.rules_loaded.with(["enabled"]).set_count(rules.rules().len() as u64);
+        for rule in rules.rules() {
+            metrics.begin(&[("rule", &rule.id), ("level", rule.level.as_str())]);
+        }
+        for tenant in &config.tenants {
+            metrics.begin(&[("tenant", tenant.name.as_str())]);
+        }
+        Ok(Core { config, log: Arc::new(log), store, rules, matcher, metrics, clock: Clock::system() })
+    }
+
+    /// The archiver, with its flush interval from the configuration.
+    pub fn archiver(&self) -> Archiver {
+        let settings = Settings { flush_interval: self.config.archive.flush_interval, ..Settings::default() };
+        Archiver::new(self.log.clone(), self.store.clone(), self.clock.clone(), settings, self.metrics.clone())
+    }
+}
+
+/// Records are evidence and personal data: the folder is the operator's alone.
+fn make_private_folder(folder: &Path) -> anyhow::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
+}
+
+/// Services under way. The first that fails ends the wait for anything else.
+pub struct Services {
+    tasks: JoinSet<anyhow::Result<()>>,
+    trigger: Trigger,
+    shutdown: Shutdown,
+}
+
+impl Services {
+    pub fn new() -> Services {
+        let (trigger, shutdown) = shutdown::channel();
+        Services { tasks: JoinSet::new(), trigger, shutdown }
+    }
+
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    pub fn spawn<E: Into<anyhow::Error> + 'static>(
+        &mut self,
+        name: &'static str,
+        service: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        self.tasks
+            .spawn(async move { service.await.map_err(|error| error.into().context(format!("{name} has stopped"))) });
+    }
+
+    pub fn spawn_detect(&mut self, core: &Core) {
+        let (log, rules, matcher) = (core.log.clone(), core.rules.clone(), core.matcher.clone());
+        self.spawn("detection", detect::service::run(log, rules, matcher, core.metrics.clone(), self.shutdown()));
+    }
+
+    /// Lets `work` go on until it is done, or a service fails.
+    pub async fn until<T>(&mut self, work: impl Future<Output = T>) -> anyhow::Result<T> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                output = &mut work => return Ok(output),
+                Some(ended) = self.tasks.join_next() => ended.context("a service was lost")??,
+            }
+        }
+    }
+
+    /// Asks every service to end and waits until all have.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.trigger.stop();
+        let mut result = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.context("a service was lost").and_then(|ended| ended);
+            if result.is_ok() {
+                result = ended;
+            }
+        }
+        result
+    }
+}
+
+/// Where every partition of a topic ends.
+pub async fn ends(log: &dyn Log, topic: Topic) -> anyhow::Result<Vec<u64>> {
+    let mut ends = Vec::new();
+    for partition in 0..log.partitions() {
+        ends.push(log.end(topic, partition).await?);
+    }
+    Ok(ends)
+}
+
+/// Waits until a consumer has consumed all that is in a topic now, whichever process does it.
+pub async fn consumed(log: &dyn Log, consumer: Consumer, topic: Topic) -> anyhow::Result<()> {
+    for (partition, end) in (0..).zip(ends(log, topic).await?) {
+        while log.committed(consumer, topic, partition).await? < end {
+            log.wait(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
