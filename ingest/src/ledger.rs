@@ -204,8 +204,7 @@ mod tests {
             last_error: "timeout".into(),
             is_gap: false,
         };
-        let row =
-            BlobRow { created, expires: None, uri: "https://x/".into(), state: BlobState::Retrying(retrying) };
+        let row = BlobRow { created, expires: None, uri: "https://x/".into(), state: BlobState::Retrying(retrying) };
         let blob = |row| Change::Blob { content_type: "Audit.Exchange".into(), blob_id: "1$2".into(), row };
         let write = |tenant: &Tenant, changes: &[Change]| Txn {
             state: changes.iter().map(|change| change.state_change(tenant, 3)).collect(),

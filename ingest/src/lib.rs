@@ -4,7 +4,9 @@
 //! the circumstances of their arrival, and committed together with the [`ledger`] row that says so.
 
 pub mod import;
-mod record;
+pub mod ledger;
+pub mod record;
+pub mod source;
 pub mod splitter;
 
 /// Bytes as lower-case hex.

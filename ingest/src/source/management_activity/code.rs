@@ -73,7 +73,11 @@ pub const CODES: &[Code] = &[
         "an administrator has disabled the subscription, perhaps to hide something: find out who, then start it again",
     ),
     code("AF20024", Class::Done, "the subscription is enabled already"),
-    code("AF20030", Class::Window, "start and end are not within seven days and 24 hours of each other: is the clock right?"),
+    code(
+        "AF20030",
+        Class::Window,
+        "start and end are not within seven days and 24 hours of each other: is the clock right?",
+    ),
     code("AF20031", Class::Page, "the page is not valid any more"),
     code("AF20050", Class::Gone, "the content does not exist"),
     code("AF20051", Class::Expired, "the content is older than seven days and has been deleted: data loss"),

@@ -39,26 +39,68 @@ impl Effects {
 /// Something that happened. Texts in it are safe to print.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    Token { ok: bool },
+    Token {
+        ok: bool,
+    },
     /// A whole window was listed.
-    Listed { feed: String },
+    Listed {
+        feed: String,
+    },
     /// A page brought so many blobs that were not known before.
-    BlobsListed { feed: String, count: u64, behind_mark: u64 },
-    BlobFetched { feed: String, blob: String, records: u64, created: DateTime<Utc> },
-    BlobFailed { feed: String, blob: String, error: String, wait: TimeDelta },
+    BlobsListed {
+        feed: String,
+        count: u64,
+        behind_mark: u64,
+    },
+    BlobFetched {
+        feed: String,
+        blob: String,
+        records: u64,
+        created: DateTime<Utc>,
+    },
+    BlobFailed {
+        feed: String,
+        blob: String,
+        error: String,
+        wait: TimeDelta,
+    },
     /// It cannot be had: gone, or expired before it was fetched.
-    BlobLost { feed: String, blob: String, expired: bool, reason: String },
+    BlobLost {
+        feed: String,
+        blob: String,
+        expired: bool,
+        reason: String,
+    },
     /// The service named an address that is not its own; no token was sent there.
-    ForeignAddress { feed: String, kind: &'static str },
+    ForeignAddress {
+        feed: String,
+        kind: &'static str,
+    },
     /// The machine's clock and the service's differ by more than can be explained by the way between them.
-    ClockOff { ahead_seconds: i64 },
-    Throttled { wait: TimeDelta },
+    ClockOff {
+        ahead_seconds: i64,
+    },
+    Throttled {
+        wait: TimeDelta,
+    },
     /// A request that will be tried again.
-    Trouble { feed: Option<String>, error: String, wait: TimeDelta },
+    Trouble {
+        feed: Option<String>,
+        error: String,
+        wait: TimeDelta,
+    },
     /// Nothing more is tried here for a while: somebody has to change something.
-    Stopped { feed: Option<String>, reason: String },
-    SubscriptionStarted { feed: String },
-    Subscription { feed: String, enabled: bool },
+    Stopped {
+        feed: Option<String>,
+        reason: String,
+    },
+    SubscriptionStarted {
+        feed: String,
+    },
+    Subscription {
+        feed: String,
+        enabled: bool,
+    },
 }
 
 /// A row of coverage.

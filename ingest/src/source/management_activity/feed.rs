@@ -127,14 +127,17 @@ impl Feed {
         let key = BlobKey { created: row.created, id };
         let retrying = match row.state {
             BlobState::Committed { .. } => return,
-            BlobState::Gone { .. } | BlobState::Expired { .. } => return drop(self.gaps.insert(second(key.created))),
+            BlobState::Gone { .. } | BlobState::Expired { .. } => {
+                self.gaps.insert(second(key.created));
+                return;
+            }
             BlobState::Listed => None,
             BlobState::Retrying(retrying) => Some(retrying),
         };
         match &retrying {
-            Some(retrying) => drop(self.later.insert((retrying.next_try, key.clone()))),
-            None => drop(self.ready.insert(key.clone())),
-        }
+            Some(retrying) => self.later.insert((retrying.next_try, key.clone())),
+            None => self.ready.insert(key.clone()),
+        };
         if retrying.as_ref().is_some_and(|retrying| retrying.is_gap) {
             self.gaps.insert(second(key.created));
         }
@@ -155,8 +158,9 @@ impl Feed {
     }
 
     /// When there is something to do here that is not yet due.
-    pub fn next_due(&self) -> Option<DateTime<Utc>> {
-        let listing = (!self.listing.in_flight && self.pending.len() < PENDING_MAX).then_some(self.listing.due);
+    pub fn next_due(&self, may_list: bool) -> Option<DateTime<Utc>> {
+        let can_list = may_list && !self.listing.in_flight && self.pending.len() < PENDING_MAX;
+        let listing = can_list.then_some(self.listing.due);
         let retry = self.later.first().map(|(at, _)| *at);
         listing.into_iter().chain(retry).min()
     }
@@ -173,6 +177,8 @@ impl Feed {
         if listing.in_flight || listing.due > moment.now || self.pending.len() >= PENDING_MAX {
             return None;
         }
+        // A window of which no page has come yet is made anew: it may have waited until it reached too far back.
+        listing.window.take_if(|window| window.page.is_none());
         let window = listing.window.get_or_insert_with(|| window(&self.row, pace, moment));
         listing.in_flight = true;
         let first = || api.list(&self.content_type, window.start, window.end);
@@ -245,11 +251,7 @@ impl Feed {
         }
         let state = BlobState::Gone { reason: "an entry of a listing that names no blob".into(), at: now };
         let row = BlobRow { created: now, expires: None, uri: String::new(), state };
-        effects.changes.push(Change::Blob {
-            content_type: self.content_type.clone(),
-            blob_id: id,
-            row: Some(row),
-        });
+        effects.changes.push(Change::Blob { content_type: self.content_type.clone(), blob_id: id, row: Some(row) });
         let stretch = (window.start, window.cursor_after);
         let reason = "a listing held an entry that names no blob; it is in the dead letters";
         effects.coverage.push(coverage(&self.tenant, &self.content_type, stretch, CoverageState::Partial, reason));
@@ -326,8 +328,7 @@ impl Feed {
             return effects;
         }
         let at = moment.now;
-        let state =
-            if expired { BlobState::Expired { at } } else { BlobState::Gone { reason: reason.to_owned(), at } };
+        let state = if expired { BlobState::Expired { at } } else { BlobState::Gone { reason: reason.to_owned(), at } };
         self.finish(key, state, at, &mut effects);
         let told = if expired { "data loss: a content blob expired before it was fetched" } else { reason };
         self.tell_blob(key, CoverageState::Missing, told, &mut effects);
@@ -441,8 +442,13 @@ impl Feed {
     pub fn prune(&mut self, now: DateTime<Utc>, rows_max: usize) -> Effects {
         let before = now - TimeDelta::days(ROW_DAYS_KEPT);
         let pending: BTreeSet<&str> = self.pending.keys().map(|key| key.id.as_str()).collect();
-        let is_old = |(id, kept_from): &(&Box<str>, &DateTime<Utc>)| **kept_from < before && !pending.contains(&***id);
-        let old: Vec<Box<str>> = self.known.iter().filter(is_old).map(|(id, _)| id.clone()).take(rows_max).collect();
+        let old: Vec<Box<str>> = self
+            .known
+            .iter()
+            .filter(|(id, kept_from)| **kept_from < before && !pending.contains(id.as_ref()))
+            .map(|(id, _)| id.clone())
+            .take(rows_max)
+            .collect();
         let mut effects = Effects::default();
         for id in old {
             self.known.remove(&id);

@@ -30,6 +30,9 @@ const CLOCK_NOISE: TimeDelta = TimeDelta::seconds(5);
 /// A token that is not accepted again and again, although each is new: then waiting must begin.
 const TOKENS_REFUSED_MAX: u32 = 3;
 
+/// Answers of 404 without a code after which a blob counts as gone.
+const BARE_404_MAX: u32 = 3;
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -96,7 +99,7 @@ pub struct Machine {
     /// How far the service's clock is ahead of ours.
     skew: TimeDelta,
     skew_told: bool,
-    /// The feed whose turn it is to fetch a blob.
+    /// The feed whose turn it is, so that a busy one does not starve the others.
     turn: usize,
 }
 
@@ -211,7 +214,9 @@ impl Machine {
         }
         let moment = self.moment(now);
         let Machine { api, pace, lanes, turn, .. } = self;
-        for (at, lane) in lanes.iter_mut().enumerate() {
+        let order: Vec<usize> = (0..lanes.len()).map(|step| (*turn + step) % lanes.len()).collect();
+        for &at in &order {
+            let lane = &mut lanes[at];
             if lane.start_due(pace).is_some_and(|due| due <= now) {
                 lane.standing = Standing::Starting;
                 let url = api.start(&lane.feed.content_type);
@@ -220,11 +225,11 @@ impl Machine {
             if lane.may_list(now)
                 && let Some(url) = lane.feed.next_listing(api, pace, moment)
             {
+                *turn = at + 1;
                 return Ok((What::List { feed: at }, url, Effects::default()));
             }
         }
-        for step in 0..lanes.len() {
-            let at = (*turn + step) % lanes.len();
+        for at in order {
             if let Some((blob, uri)) = lanes[at].may_fetch(now).then(|| lanes[at].feed.next_blob(now)).flatten() {
                 *turn = at + 1;
                 let (url, is_as_given) = api.blob(&uri, &blob.id);
@@ -255,7 +260,7 @@ impl Machine {
         let more = match (call.what.clone(), outcome) {
             (What::Token, outcome) => self.heard_token(outcome, now),
             (What::Blob { feed, blob }, Outcome::Blob(read)) => {
-                self.worked();
+                self.worked_for(feed, now);
                 let moment = self.moment(now);
                 let Machine { lanes, pace, .. } = self;
                 lanes[feed].feed.blob_done(&blob, read, pace, moment)
@@ -289,7 +294,7 @@ impl Machine {
             }
             What::List { feed } => match read_listing(&answer.body) {
                 Some(entries) => {
-                    self.worked();
+                    self.worked_for(feed, now);
                     self.heard_page(feed, entries, answer.next_page.as_deref(), now)
                 }
                 None => self.refused(call, what, &answer, now),
@@ -303,7 +308,14 @@ impl Machine {
     fn worked(&mut self) {
         self.limits.succeeded(&self.pace);
         self.tokens_refused = 0;
-        self.stopped = None;
+    }
+
+    /// A feed's own request was answered as it should be: what kept it, or the tenant, from that is over.
+    fn worked_for(&mut self, feed: usize, now: DateTime<Utc>) {
+        self.worked();
+        let is_over = |stopped: &mut Stopped| stopped.until <= now;
+        self.stopped.take_if(is_over);
+        self.lanes[feed].stopped.take_if(is_over);
     }
 
     fn heard_token(&mut self, outcome: Outcome, now: DateTime<Utc>) -> Effects {
@@ -430,7 +442,7 @@ impl Machine {
                 self.heard_start(*feed, true, false, now)
             }
             (Class::Disabled, What::Start { feed }) => self.heard_start(*feed, false, false, now),
-            (Class::Disabled | Class::NoSubscription, What::List { feed } | What::Blob { feed, .. }) => {
+            (Class::Disabled | Class::NoSubscription, What::List { feed }) => {
                 let feed = *feed;
                 self.postpone(what);
                 let found = (refusal.class == Class::Disabled).then_some(false);
@@ -438,7 +450,7 @@ impl Machine {
                 lanes[feed].found(found, pace, now)
             }
             (Class::Window | Class::Page, What::List { feed }) => self.restart_window(*feed, &refusal, now),
-            (Class::Gone | Class::Expired, What::Blob { feed, blob }) => {
+            (Class::Gone | Class::Expired, What::Blob { feed, blob }) if self.is_lost(*feed, blob, &refusal) => {
                 let reason = refusal.to_string();
                 let Machine { lanes, pace, .. } = self;
                 lanes[*feed].feed.blob_lost(blob, refusal.class == Class::Expired, &reason, pace, moment)
@@ -453,6 +465,12 @@ impl Machine {
             }
             _ => self.failed(what, refusal.to_string(), answer.retry_after, now),
         }
+    }
+
+    /// The service's own words are believed at once. A bare 404 may be that of a proxy on a bad day, and the blob would
+    /// be lost for good: it has to be seen again.
+    fn is_lost(&self, feed: usize, blob: &BlobKey, refusal: &Refusal) -> bool {
+        refusal.code.starts_with("AF") || self.lanes[feed].feed.blob_attempts(blob) + 1 >= BARE_404_MAX
     }
 
     fn throttled(&mut self, what: What, retry_after: Option<TimeDelta>, now: DateTime<Utc>) -> Effects {
@@ -616,10 +634,7 @@ impl Lane {
         {
             return Some(stopped.until);
         }
-        let feed = match self.standing {
-            Standing::Unknown => None,
-            _ => self.feed.next_due().filter(|due| self.standing == Standing::Enabled || *due > now),
-        };
+        let feed = self.may_fetch(now).then(|| self.feed.next_due(self.may_list(now))).flatten();
         self.start_due(pace).into_iter().chain(feed).min()
     }
 }

@@ -30,10 +30,17 @@ pub enum What {
     Token,
     Subscriptions,
     /// Start the subscription of a feed.
-    Start { feed: usize },
+    Start {
+        feed: usize,
+    },
     /// A page of a feed's listing.
-    List { feed: usize },
-    Blob { feed: usize, blob: BlobKey },
+    List {
+        feed: usize,
+    },
+    Blob {
+        feed: usize,
+        blob: BlobKey,
+    },
 }
 
 /// A blob among those of its feed: in the order in which they became available.
@@ -369,7 +376,9 @@ mod tests {
             assert_eq!(api.next_page(foreign), None, "{foreign}");
             let (url, as_given) = api.blob(foreign, "1$2/../../x?y#z");
             assert!(api.is_ours(&url) && !as_given);
-            assert!(url.path().starts_with("/api/v1.0/11111111-1111-1111-1111-111111111111/activity/feed/audit/1$2%2F"));
+            assert!(
+                url.path().starts_with("/api/v1.0/11111111-1111-1111-1111-111111111111/activity/feed/audit/1$2%2F")
+            );
         }
     }
 
@@ -379,8 +388,10 @@ mod tests {
         let (start, end) = ("2026-11-22T09:00:00.9Z".parse().unwrap(), "2026-11-22T10:00:00Z".parse().unwrap());
         expect_test::expect!["https://proxy.example/m365/api/v1.0/11111111-1111-1111-1111-111111111111/activity/feed/subscriptions/content?contentType=Audit.Exchange&startTime=2026-11-22T09%3A00%3A00&endTime=2026-11-22T10%3A00%3A00&PublisherIdentifier=pub"]
             .assert_eq(api.list("Audit.Exchange", start, end).as_str());
-        expect_test::expect!["https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/oauth2/v2.0/token"]
-            .assert_eq(api.token().as_str());
+        expect_test::expect![
+            "https://login.microsoftonline.com/11111111-1111-1111-1111-111111111111/oauth2/v2.0/token"
+        ]
+        .assert_eq(api.token().as_str());
         let next = "https://proxy.example/a?b=%2e%2E&c=$x&publisherIdentifier=theirs";
         assert_eq!(api.next_page(next).unwrap().as_str(), next);
     }
@@ -412,7 +423,8 @@ mod tests {
             assert!(!format!("{token:?}").contains("abc"));
         }
         assert!(read_token(b"{\"access_token\":\"a\\r\\nX: y\",\"expires_in\":1}").is_none());
-        let (refusal, retry) = read_token_error(401, br#"{"error":"invalid_client","error_description":"AADSTS7000215"}"#);
+        let (refusal, retry) =
+            read_token_error(401, br#"{"error":"invalid_client","error_description":"AADSTS7000215"}"#);
         assert!(!retry && refusal.to_string().contains("secret"));
         assert!(read_token_error(400, br#"{"error":"temporarily_unavailable"}"#).1);
         assert!(read_token_error(503, b"busy").1);

@@ -1,0 +1,139 @@
+//! Days of polling: nothing lost, nothing fetched twice, and marks that are true.
+
+use super::*;
+
+const FEEDS: [&str; 2] = ["Audit.Exchange", "Audit.General"];
+
+/// A blob every 13 minutes or so in each feed; every fifth is listed later than it became available.
+fn fill(play: &mut Play, from: DateTime<Utc>, to: DateTime<Utc>) {
+    let mut created = from;
+    let mut count = 0;
+    while created < to {
+        let feed = FEEDS[count % 2];
+        let late = if count % 5 == 0 { TimeDelta::minutes((count % 118) as i64) } else { TimeDelta::zero() };
+        play.blobs.push(Shown { feed: feed.into(), created, listed: created + late });
+        created += TimeDelta::milliseconds(400_123);
+        count += 1;
+    }
+}
+
+fn assert_each_fetched_once(play: &Play) {
+    let mut fetched = play.fetched.clone();
+    fetched.sort();
+    let mut expected: Vec<String> = play.blobs.iter().filter(|blob| blob.listed <= play.now).map(id).collect();
+    expected.sort();
+    assert_eq!(fetched, expected);
+}
+
+#[test]
+fn a_week_of_polling_with_crashes_fetches_every_blob_once() {
+    // Without a margin the mark would be ahead of what is listed late; here it may, for it never waits two hours.
+    let pace = Pace { settle: TimeDelta::hours(2), ..Pace::default() };
+    let mut play = Play::new(&FEEDS, pace);
+    let end = start() + TimeDelta::days(7);
+    fill(&mut play, start(), end - TimeDelta::hours(3));
+    let mut now = start();
+    while now < end {
+        now += TimeDelta::minutes(60 * 7 + 13);
+        play.run_until(now.min(end));
+        play.restart();
+    }
+    assert_each_fetched_once(&play);
+    assert!(play.marks.values().all(|mark| *mark > end - TimeDelta::hours(2) - TimeDelta::minutes(5)));
+    // One listing a minute and feed, and little else.
+    let minutes = 7 * 24 * 60;
+    assert!(play.calls.len() < 2 * minutes + play.blobs.len() + 2_000, "{}", play.calls.len());
+    // The stretches told as complete lie end to end.
+    let mut until = BTreeMap::new();
+    for row in &play.coverage {
+        assert_eq!(row.state, CoverageState::Complete);
+        let before = until.insert(row.feed.clone(), row.window_end);
+        assert!(before.is_none_or(|before| before == row.window_start));
+    }
+}
+
+#[test]
+fn a_first_start_reaches_back_as_far_as_the_service_lets_it() {
+    let mut play = Play::new(&FEEDS, Pace::default());
+    fill(&mut play, start() - TimeDelta::minutes(167 * 60 + 50), start());
+    play.page_size = 7;
+    play.run_until(start() + TimeDelta::hours(3));
+    assert_each_fetched_once(&play);
+    let lists = play.calls.iter().filter(|call| is_list(&call.what) && call.at == start()).count();
+    assert!(lists > 16, "windows and pages at once, without waiting for the interval: {lists}");
+    assert!(play.coverage.iter().all(|row| row.state == CoverageState::Complete));
+    assert_eq!(play.coverage[0].window_start, at("2026-11-15T10:05:01Z"));
+}
+
+#[test]
+fn what_harrier_slept_through_is_a_gap_in_coverage() {
+    let mut play = Play::new(&["Audit.Exchange"], Pace::default());
+    play.run_until(start() + TimeDelta::hours(1));
+    let slept = play.now;
+    play.now += TimeDelta::days(10);
+    play.restart();
+    play.coverage.clear();
+    play.run_until(play.now + TimeDelta::hours(1));
+    let row = &play.coverage[0];
+    assert_eq!(row.state, CoverageState::Missing);
+    assert!(
+        row.window_start < slept && row.window_end == slept + TimeDelta::hours(240 - 168) + TimeDelta::seconds(301)
+    );
+    assert_eq!(play.coverage[1].window_start, row.window_end);
+    assert_eq!(play.coverage[1].state, CoverageState::Complete);
+}
+
+#[test]
+fn rows_that_no_listing_reaches_are_removed_and_nothing_is_fetched_again() {
+    let mut play = Play::new(&FEEDS, Pace { poll_interval: TimeDelta::minutes(10), ..Pace::default() });
+    let end = start() + TimeDelta::days(20);
+    fill(&mut play, start(), end - TimeDelta::hours(3));
+    let mut rows_most = 0;
+    while play.now < end {
+        play.run_until(play.now + TimeDelta::hours(11));
+        for _ in 0..3 {
+            let effects = play.machine.prune(play.now);
+            assert!(effects.changes.len() <= crate::ledger::PRUNED_ROWS_MAX);
+            play.apply(effects);
+        }
+        rows_most = rows_most.max(play.ledger.blobs.values().map(BTreeMap::len).sum());
+        play.restart();
+    }
+    assert_each_fetched_once(&play);
+    assert!(rows_most < play.blobs.len() / 2, "{rows_most}");
+}
+
+#[test]
+fn a_clock_that_is_ahead_makes_no_hole() {
+    let mut play = Play::new(&["Audit.Exchange"], Pace::default());
+    // Three hours ahead, more than the overlap: without the service's date the cursor would pass what comes later.
+    play.service_ahead = Some(TimeDelta::hours(-3));
+    for minutes in 0..120 {
+        play.show("Audit.Exchange", start() - TimeDelta::hours(3) + TimeDelta::minutes(minutes));
+    }
+    play.run_until(start() + TimeDelta::hours(3));
+    assert_eq!(play.fetched.len(), 120);
+    assert!(play.notes.contains(&Note::ClockOff { ahead_seconds: 3 * 3_600 }));
+    // Behind: asking for more than seven days would be refused.
+    let mut play = Play::new(&["Audit.Exchange"], Pace::default());
+    play.service_ahead = Some(TimeDelta::hours(3));
+    play.show("Audit.Exchange", start() + TimeDelta::minutes(170));
+    play.run_until(start() + TimeDelta::hours(4));
+    assert_eq!(play.fetched.len(), 1);
+}
+
+#[test]
+fn a_new_subscription_is_not_called_complete_before_it_can_be() {
+    let mut play = Play::new(&["Audit.Exchange", "DLP.All"], Pace::default());
+    play.enabled.clear();
+    play.run_until(start() + TimeDelta::hours(2));
+    assert_eq!(play.calls.iter().filter(|call| is_start(&call.what)).count(), 2);
+    assert!(play.marks.is_empty() && play.coverage.is_empty());
+    play.show("Audit.Exchange", play.now + TimeDelta::minutes(1));
+    play.run_until(start() + TimeDelta::hours(3));
+    assert_eq!(play.marks.keys().collect::<Vec<_>>(), ["Audit.Exchange"]);
+    play.run_until(start() + TimeDelta::hours(13));
+    assert_eq!(play.marks.len(), 2);
+    // Nothing is claimed of the time before it was started.
+    assert!(play.coverage.iter().all(|row| row.window_start >= start()));
+}
