@@ -9,7 +9,16 @@ macro_rules! pack {
 
 /// Path in the pack and text, in the order of paths.
 pub fn pack() -> &'static [(&'static str, &'static str)] {
-    pack!["entra/password_spray.yml", "exchange/inbox_rule_forwards_outside.yml",]
+    pack![
+        "entra/password_spray.yml",
+        "exchange/inbox_rule_forwards_outside.yml",
+        "exchange/inbox_rule_hides_mail.yml",
+        "exchange/inbox_rule_of_an_intruder.yml",
+        "exchange/mailbox_forwards_outside.yml",
+        "exchange/transport_rule_copies_outside.yml",
+        "exchange/transport_rule_hides_mail.yml",
+        "sharepoint/anonymous_link_created.yml",
+    ]
 }
 
 #[cfg(test)]
