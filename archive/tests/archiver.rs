@@ -1,0 +1,241 @@
+//! The archiver against a real log: every admitted record once, whatever is cut off when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use archive::Store;
+use archive::archiver::{Archiver, Settings};
+use archive::sql::Sql;
+use chrono::{DateTime, Utc};
+use runtime::clock::Clock;
+use runtime::log::embedded::Embedded;
+use runtime::log::{Consumer, Log, Output, To, Topic, Txn};
+use runtime::metrics::Metrics;
+use runtime::shutdown;
+use schemas::Finding;
+use schemas::envelope::{Envelope, Origin, Received};
+use schemas::finding::{Entity, Level, RuleReference, Status};
+use schemas::message::{DeadLetter, FindingMessage, Verdicts};
+
+struct World {
+    folder: tempfile::TempDir,
+    log: Arc<dyn Log>,
+}
+
+impl World {
+    fn new() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("archive")).unwrap();
+        let log: Arc<dyn Log> = Arc::new(Embedded::open(&folder.path().join("log.sqlite"), 2).unwrap());
+        World { folder, log }
+    }
+
+    fn archiver(&self, settings: Settings) -> Archiver {
+        let store = Store::folder(&self.folder.path().join("archive")).unwrap();
+        Archiver::new(self.log.clone(), store, Clock::system(), settings, Metrics::new("test"))
+    }
+
+    /// Archives all that is in the log.
+    async fn drain(&self) {
+        let (trigger, shutdown) = shutdown::channel();
+        trigger.stop();
+        self.archiver(Settings::default()).run(shutdown).await.unwrap();
+    }
+
+    async fn put(&self, outputs: Vec<Output>) {
+        self.log.commit(Txn { outputs, ..Txn::default() }).await.unwrap();
+    }
+
+    /// Records of one partition with their verdicts, as match would commit them.
+    async fn records(&self, partition: u32, records: &[(&str, char)]) {
+        let from = self.log.end(Topic::Records, partition).await.unwrap();
+        let mut outputs: Vec<Output> = records
+            .iter()
+            .map(|(record, _)| Output { topic: Topic::Records, to: To::Partition(partition), value: envelope(record) })
+            .collect();
+        let codes = records.iter().map(|(_, code)| code).collect();
+        let verdicts = Verdicts { partition, from, codes };
+        outputs.push(json(Topic::Verdicts, To::Partition(partition), &verdicts));
+        self.put(outputs).await;
+    }
+
+    async fn lines(&self, query: &str) -> Vec<String> {
+        let sql = Sql::open(self.folder.path()).unwrap();
+        let bytes = sql.query_ndjson(query, &[]).await.unwrap();
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+fn json<T: serde::Serialize>(topic: Topic, to: To, message: &T) -> Output {
+    Output { topic, to, value: serde_json::to_vec(message).unwrap() }
+}
+
+fn moment(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn envelope(record: &str) -> Vec<u8> {
+    let origin = Origin {
+        tenant: "t1".parse().unwrap(),
+        source: "import".into(),
+        content_type: String::new(),
+        blob_id: "f:1".into(),
+        received: moment("2026-11-22T10:00:00Z"),
+        notify: true,
+    };
+    Envelope::Record(Received { origin, bytes: record.as_bytes().to_vec() }).encode()
+}
+
+fn record(id: &str, time: &str) -> String {
+    format!(
+        r#"{{ "CreationTime":"{time}",  "Id":"{id}","Operation":"New-InboxRule","Parameters":[{{"Name":"ForwardTo","Value":"x@y.example"}}] }}"#
+    )
+}
+
+fn finding(id: &str, revision: u32, evidence: &[&str]) -> Finding {
+    Finding {
+        schema: schemas::finding::SCHEMA.into(),
+        tenant: "t1".parse().unwrap(),
+        id: id.into(),
+        revision,
+        status: Status::Open,
+        superseded_by: None,
+        rule: RuleReference {
+            id: "r".into(),
+            version: "v".into(),
+            title: "T".into(),
+            level: Level::High,
+            attack: vec!["T1564.008".into()],
+            false_positives: vec![],
+            answers: vec![],
+        },
+        reason: format!("revision {revision}"),
+        entity: "a".into(),
+        entities: vec![Entity { kind: "session".into(), id: "s".into() }],
+        first_event: moment("2026-11-22T09:00:00Z"),
+        last_event: moment("2026-11-22T09:00:00Z"),
+        event_count: evidence.len() as u64,
+        evidence: evidence.iter().map(|&id| id.to_owned()).collect(),
+        fields: Default::default(),
+        notes: vec![],
+        next: vec![],
+        created: moment("2026-11-22T10:00:00Z"),
+        updated: moment("2026-11-22T10:00:00Z"),
+        notify: true,
+        incident_id: None,
+    }
+}
+
+#[tokio::test]
+async fn admitted_records_and_variants_are_rows_and_their_bytes_come_back() {
+    let world = World::new();
+    let (a, b, c) =
+        (record("a", "2026-11-21T10:00:00"), record("b", "2026-11-22T10:00:00"), record("c", "2026-11-22T11:00:00"));
+    world.records(0, &[(&a, 'a'), (&a, 'd'), (&b, 'v')]).await;
+    world.records(1, &[(&c, 'a'), ("not json", 'r')]).await;
+    world.drain().await;
+    let rows = world.lines("SELECT id, CAST(day AS VARCHAR) AS day, raw = param(raw, 'zz') AS x, param(raw, 'ForwardTo') AS f FROM events ORDER BY id").await;
+    assert_eq!(
+        rows,
+        [
+            r#"{"id":"a","day":"2026-11-21","f":"x@y.example"}"#,
+            r#"{"id":"b","day":"2026-11-22","f":"x@y.example"}"#,
+            r#"{"id":"c","day":"2026-11-22","f":"x@y.example"}"#
+        ]
+    );
+    let raw = world.lines("SELECT raw FROM events WHERE id = 'a'").await;
+    let raw: serde_json::Value = serde_json::from_str(&raw[0]).unwrap();
+    assert_eq!(raw["raw"], a.as_str());
+    assert_eq!(world.log.committed(Consumer::Archive, Topic::Records, 0).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn nothing_is_doubled_when_an_archiver_ends_without_saying_so() {
+    let world = World::new();
+    for round in 0..5 {
+        let text = record(&format!("r{round}"), "2026-11-22T10:00:00");
+        world.records(round % 2, &[(&text, 'a')]).await;
+        // One archiver is cut off in the middle of whatever it does; another goes on from what is committed.
+        let (trigger, shutdown) = shutdown::channel();
+        let settings = Settings { flush_interval: Duration::ZERO, ..Settings::default() };
+        let archiver = world.archiver(settings);
+        let cut_off = tokio::time::timeout(Duration::from_millis(u64::from(round) * 3), archiver.run(shutdown)).await;
+        drop((cut_off, trigger));
+    }
+    // The lease of the last one has to run out or be taken over by name; a restart is a new process with a new name.
+    world.log.trim(moment("2000-01-01T00:00:00Z")).await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while world.lines("SELECT id FROM events").await.len() < 5 {
+        assert!(tokio::time::Instant::now() < deadline, "the rows did not come");
+        world.drain().await;
+    }
+    let rows = world.lines("SELECT id FROM events ORDER BY id").await;
+    assert_eq!(rows, (0..5).map(|round| format!(r#"{{"id":"r{round}"}}"#)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn findings_are_replaced_revisions_are_kept_and_evidence_is_written_once() {
+    let world = World::new();
+    let put = |finding: Finding| json(Topic::Findings, To::Key(1), &FindingMessage::Finding(Box::new(finding)));
+    world.put(vec![put(finding("f1", 1, &["a"])), put(finding("f2", 1, &["z"]))]).await;
+    world.drain().await;
+    // A new archiver starts from the tables.
+    world.put(vec![put(finding("f1", 2, &["a", "b"]))]).await;
+    world.drain().await;
+    let retracted = Finding { status: Status::Retracted, ..finding("f2", 2, &["z"]) };
+    world.put(vec![put(finding("f1", 3, &["a", "b", "c"])), put(retracted)]).await;
+    world.drain().await;
+    let rows = world.lines("SELECT id, revision, status, incident_id IS NULL AS alone FROM findings ORDER BY id").await;
+    assert_eq!(
+        rows,
+        [
+            r#"{"id":"f1","revision":3,"status":"open","alone":false}"#,
+            r#"{"id":"f2","revision":2,"status":"retracted","alone":true}"#
+        ]
+    );
+    assert_eq!(world.lines("SELECT id, revision FROM finding_revisions").await.len(), 5);
+    let evidence = world.lines("SELECT finding_id, event_id FROM evidence ORDER BY 1, 2").await;
+    assert_eq!(evidence.len(), 4, "{evidence:?}");
+}
+
+#[tokio::test]
+async fn dead_letters_keep_any_bytes() {
+    let world = World::new();
+    let letter = DeadLetter {
+        tenant: "t1".parse().unwrap(),
+        source: "import".into(),
+        place: "f:1".into(),
+        reason: "not JSON".into(),
+        received: moment("2026-11-22T10:00:00Z"),
+        bytes: b"\xff\x00{".to_vec(),
+        whole: None,
+    };
+    world.put(vec![json(Topic::DeadLetters, To::Key(0), &letter)]).await;
+    world.drain().await;
+    let rows = world.lines("SELECT place, encode(bytes, 'hex') AS bytes, length FROM dead_letters").await;
+    assert_eq!(rows, [r#"{"place":"f:1","bytes":"ff007b","length":3}"#]);
+}
+
+#[tokio::test]
+async fn sql_reads_and_never_writes() {
+    let world = World::new();
+    world.records(0, &[(&record("a", "2026-11-22T10:00:00"), 'a')]).await;
+    world.drain().await;
+    let sql = Sql::open(world.folder.path()).unwrap();
+    for query in [
+        "CREATE TABLE x AS SELECT 1",
+        "DROP TABLE events",
+        "INSERT INTO events SELECT * FROM events",
+        "COPY (SELECT 1) TO '/tmp/harrier-must-not-exist.csv'",
+        "CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION '/etc'",
+        "SET datafusion.execution.batch_size = 1",
+        "DELETE FROM events",
+    ] {
+        assert!(sql.query(query).await.is_err(), "{query}");
+    }
+    assert!(!std::path::Path::new("/tmp/harrier-must-not-exist.csv").exists());
+    let described = sql.collect("describe events;").await.unwrap();
+    assert_eq!(described[0].num_rows(), archive::table::EVENTS.columns().len());
+    let value = [("user", "x' OR '1'='1")];
+    assert!(sql.query_ndjson("SELECT id FROM events WHERE user_id = $user", &value).await.unwrap().is_empty());
+}
