@@ -10,7 +10,16 @@ macro_rules! pack {
 /// Path in the pack and text, in the order of paths.
 pub fn pack() -> &'static [(&'static str, &'static str)] {
     pack![
+        "entra/admin_role_granted.yml",
+        "entra/application_credential_added.yml",
+        "entra/application_permission_granted.yml",
+        "entra/consent_to_sensitive_scopes.yml",
+        "entra/global_administrator_granted.yml",
+        "entra/lookalike_application.yml",
         "entra/password_spray.yml",
+        "entra/risky_consent.yml",
+        "entra/role_assignable_group_created.yml",
+        "entra/sign_in_after_spray.yml",
         "exchange/inbox_rule_forwards_outside.yml",
         "exchange/inbox_rule_hides_mail.yml",
         "exchange/inbox_rule_of_an_intruder.yml",
