@@ -182,7 +182,8 @@ impl Services {
 
     pub fn spawn_detect(&mut self, core: &Core) {
         let (log, rules, matcher) = (core.log.clone(), core.rules.clone(), core.matcher.clone());
-        self.spawn("detection", detect::service::run(log, rules, matcher, core.metrics.clone(), self.shutdown()));
+        let (clock, metrics) = (core.clock.clone(), core.metrics.clone());
+        self.spawn("detection", detect::service::run(log, rules, matcher, clock, metrics, self.shutdown()));
     }
 
     /// Lets `work` go on until it is done, or a service fails.

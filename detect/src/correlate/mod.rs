@@ -37,8 +37,8 @@ mod triggers;
 mod value_count;
 mod window;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::finding::Finding;
 use schemas::message::{Match, Observation};
@@ -103,6 +103,12 @@ impl Shard {
             ready: false,
             members_max: GROUP_MEMBERS_MAX,
         }
+    }
+
+    /// How many members, episodes and sightings are held, for a gauge. Cost: the number of groups and values.
+    pub fn entries(&self) -> usize {
+        let groups: usize = self.groups.values().map(|group| group.members.len() + group.records.len()).sum();
+        groups + self.sightings.days_of.values().map(BTreeSet::len).sum::<usize>()
     }
 
     /// Takes in a batch. Matches and observations that are known already change nothing.

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use runtime::clock::Clock;
 use runtime::log::{Consumer, Input, Log, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
 use runtime::metrics::Metrics;
+use schemas::Finding;
 use schemas::envelope::Heartbeat;
 use schemas::json::key_hash;
 use schemas::message::{FindingMessage, Match, MatchMessage, Observation};
@@ -23,6 +25,8 @@ pub(super) struct CorrelateWorker {
     partition: u32,
     rules: HashMap<String, Arc<Rule>>,
     metrics: Arc<Metrics>,
+    /// For a metric only; nothing that decides a finding looks at it.
+    clock: Clock,
     shards: HashMap<u128, Held>,
     batch: u64,
 }
@@ -30,6 +34,8 @@ pub(super) struct CorrelateWorker {
 struct Held {
     shard: Shard,
     used: u64,
+    /// What it adds to the gauge of entries held.
+    entries: usize,
 }
 
 /// What came for one shard in one batch.
@@ -40,12 +46,12 @@ struct News {
 }
 
 impl CorrelateWorker {
-    pub(super) fn new(partition: u32, rules: &RuleSet, metrics: Arc<Metrics>) -> CorrelateWorker {
+    pub(super) fn new(partition: u32, rules: &RuleSet, metrics: Arc<Metrics>, clock: Clock) -> CorrelateWorker {
         let rules = rules.rules().iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
-        CorrelateWorker { partition, rules, metrics, shards: HashMap::new(), batch: 0 }
+        CorrelateWorker { partition, rules, metrics, clock, shards: HashMap::new(), batch: 0 }
     }
 
-    async fn shard(&mut self, log: &dyn Log, key: u128) -> Result<&mut Shard, Error> {
+    async fn shard(&mut self, log: &dyn Log, key: u128) -> Result<&mut Held, Error> {
         use std::collections::hash_map::Entry;
         let held = match self.shards.entry(key) {
             Entry::Occupied(occupied) => occupied.into_mut(),
@@ -53,11 +59,11 @@ impl CorrelateWorker {
                 let prefix = key.to_be_bytes();
                 let rows = log.scan(Store::Correlate, self.partition, &prefix).await?;
                 let rows = rows.into_iter().map(|(key, value)| (key[prefix.len()..].to_vec(), value));
-                vacant.insert(Held { shard: Shard::load(rows)?, used: 0 })
+                vacant.insert(Held { shard: Shard::load(rows)?, used: 0, entries: 0 })
             }
         };
         held.used = self.batch;
-        Ok(&mut held.shard)
+        Ok(held)
     }
 
     fn put_aside(&mut self) {
@@ -67,7 +73,14 @@ impl CorrelateWorker {
             let middle = used.len() / 2;
             let (_, median, _) = used.select_nth_unstable(middle);
             let median = *median;
-            self.shards.retain(|_, held| held.used > median);
+            let metrics = &self.metrics;
+            self.shards.retain(|_, held| {
+                let kept = held.used > median;
+                if !kept {
+                    metrics.engine.window_state_entries.add(-(held.entries as f64));
+                }
+                kept
+            });
         }
     }
 }
@@ -110,7 +123,11 @@ impl Worker for CorrelateWorker {
         for ((rule_id, key), news) in news {
             let Some(rule) = self.rules.get(&rule_id).cloned() else { continue };
             let partition = self.partition;
-            let change = self.shard(log, key).await?.apply(&rule, &news.matches, &news.observations);
+            let held = self.shard(log, key).await?;
+            let change = held.shard.apply(&rule, &news.matches, &news.observations);
+            let entries = held.shard.entries();
+            let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
+            self.metrics.engine.window_state_entries.add(grown);
             if change.limited > 0 {
                 self.metrics.engine.limits_reached.with(["group_members"]).add(change.limited);
             }
@@ -119,6 +136,7 @@ impl Worker for CorrelateWorker {
                 txn.state.push(StateChange { store: Store::Correlate, partition, key, value });
             }
             for finding in change.findings {
+                self.delay(&finding);
                 if finding.revision == 1 {
                     self.metrics.findings.created.with([&finding.rule.id, finding.rule.level.as_str()]).inc();
                 }
@@ -143,6 +161,25 @@ impl Worker for CorrelateWorker {
         }
         self.put_aside();
         Ok(Some(next))
+    }
+}
+
+impl CorrelateWorker {
+    /// From the receipt of the record that caused a revision until now. Imports are not counted: nobody waits for them.
+    fn delay(&self, finding: &Finding) {
+        let delay = self.clock.now() - finding.updated;
+        if finding.notify
+            && let Ok(delay) = delay.to_std()
+        {
+            self.metrics.findings.detection_delay.observe(delay);
+        }
+    }
+}
+
+impl Drop for CorrelateWorker {
+    fn drop(&mut self) {
+        let held: usize = self.shards.values().map(|held| held.entries).sum();
+        self.metrics.engine.window_state_entries.add(-(held as f64));
     }
 }
 

@@ -20,6 +20,7 @@ use super::Error;
 use super::partitions::Worker;
 use crate::admit::Admit;
 use crate::matcher::Matcher;
+use crate::rule::Kind;
 
 pub(super) struct MatchWorker {
     partition: u32,
@@ -96,7 +97,7 @@ impl Worker for MatchWorker {
                 }
                 Read::Unreadable(received, reason) => {
                     batch.codes.push(char::from(Verdict::Rejected as u8));
-                    self.metrics.ingest.rejected.with(["other"]).inc();
+                    self.metrics.ingest.rejected.with([label(&reason)]).inc();
                     batch.dead_letters.push(dead_letter(received, &reason));
                 }
                 Read::Mark(mark) => batch.mark(mark),
@@ -115,6 +116,14 @@ impl Worker for MatchWorker {
             self.metrics.own.heartbeat.set(["match"], heartbeat.sent);
         }
         Ok(Some(next))
+    }
+}
+
+/// The reason as a label of `events_rejected_total`.
+fn label(reason: &NotARecord) -> &'static str {
+    match reason {
+        NotARecord::Json(_) => "not_json",
+        NotARecord::NotAnObject => "not_an_object",
     }
 }
 
@@ -162,6 +171,9 @@ fn judge_all(matcher: &Matcher, metrics: &Metrics, events: &[Box<Event>]) -> Vec
                 control => found.push(control),
             }
         }
+    }
+    for rule in matcher.rules().rules().iter().filter(|rule| matches!(rule.kind, Kind::Detection(_))) {
+        metrics.engine.rule_evaluations.with([&rule.id]).add(events.len() as u64);
     }
     found.extend(observations.into_iter().map(MatchMessage::Observation));
     found

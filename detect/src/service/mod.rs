@@ -10,6 +10,7 @@ mod partitions;
 
 use std::sync::Arc;
 
+use runtime::clock::Clock;
 use runtime::log::{Log, LogError};
 use runtime::metrics::Metrics;
 use runtime::shutdown::Shutdown;
@@ -42,6 +43,7 @@ pub async fn run(
     log: Arc<dyn Log>,
     rules: RuleSet,
     matcher: Arc<Matcher>,
+    clock: Clock,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
@@ -50,7 +52,7 @@ pub async fn run(
         move |partition| matching::MatchWorker::new(partition, matcher.clone(), metrics.clone())
     });
     let correlating = partitions::run(log, shutdown, move |partition| {
-        correlating::CorrelateWorker::new(partition, &rules, metrics.clone())
+        correlating::CorrelateWorker::new(partition, &rules, metrics.clone(), clock.clone())
     });
     tokio::try_join!(matching, correlating)?;
     Ok(())

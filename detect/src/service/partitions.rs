@@ -45,7 +45,11 @@ pub(super) async fn run<W: Worker + 'static>(
         tasks.spawn(async move {
             let lease = Lease { consumer: W::CONSUMER, partition, owner: owner() };
             while !shutdown.is_requested() {
-                if log.acquire(&lease, LEASE_HOLD).await.unwrap_or(false) {
+                let acquired = log.acquire(&lease, LEASE_HOLD).await.unwrap_or_else(|error| {
+                    tracing::warn!(event = "lease_failed", consumer = W::CONSUMER.name(), partition, error = %error);
+                    false
+                });
+                if acquired {
                     // A new worker for each tenure: nothing of an earlier one's memory is trusted.
                     match work(&*log, &mut make(partition), &lease, &shutdown).await {
                         Ok(()) => {}

@@ -148,8 +148,6 @@ metrics! {
         /// Records that cannot be read; they are in the dead letters.
         rejected: Counters<1> = "events_rejected_total",
             [closed("reason", &["not_utf8", "not_json", "not_an_object", "no_time", "too_large", "other"])];
-        /// Records of an operation that harrier does not know.
-        unknown_operations: Counters<1> = "unknown_operations_total", [WORKLOAD];
     }
 
     /// The log between the stages.
@@ -164,17 +162,12 @@ metrics! {
     engine: Engine {
         /// Up to when every feed of a tenant is complete.
         watermark: Gauges<1> = "watermark_timestamp_seconds", [TENANT];
-        /// Records older than the completeness mark, by what became of them.
-        late_events: Counters<2> = "late_events_total",
-            [TENANT, closed("disposition", &["judged", "judged_again", "other"])];
         /// Rules, by how they loaded.
         rules_loaded: Gauges<1> = "rules_loaded", [closed("status", &["enabled", "disabled", "broken"])];
         /// Records that a rule was evaluated on.
         rule_evaluations: Counters<1> = "rule_evaluations_total", [RULE];
         /// Records that a rule matched.
         rule_matches: Counters<1> = "rule_matches_total", [RULE];
-        /// Evaluations that failed. A rule that loads cannot fail, so each is a defect.
-        rule_errors: Counters<1> = "rule_errors_total", [RULE];
         /// When the newest record that a rule matched was received; absent until one is.
         rule_last_match: Gauges<1> = "rule_last_match_timestamp_seconds", [RULE];
         /// Time to evaluate all rules on one batch of records.
