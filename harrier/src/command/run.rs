@@ -126,7 +126,7 @@ fn source(tenant: &TenantConfig) -> anyhow::Result<Option<TenantSource>> {
         tenant: tenant.name.clone(),
         tenant_id: access.tenant_id.as_str().to_owned(),
         client_id: access.client_id.as_str().to_owned(),
-        client_secret: ingest::source::management_activity::Secret::new(secret.expose().to_owned()),
+        client_secret: secret,
         content_types: access.content_types.iter().map(|content_type| content_type.as_str().to_owned()).collect(),
         publisher_id: publisher.as_str().to_owned(),
         login: access.endpoints.login.parse()?,
@@ -187,6 +187,9 @@ async fn housekeeping(
 ) -> anyhow::Result<()> {
     let mut cleaned = tokio::time::Instant::now();
     loop {
+        if let Ok(space) = rustix::fs::statvfs(&config.data_dir) {
+            metrics.own.data_dir_free.with([]).set((space.f_bavail * space.f_frsize) as f64);
+        }
         match measure(&*log, &metrics).await {
             Ok(()) => part.ready(),
             Err(error) => part.not_ready(&error.to_string()),

@@ -13,8 +13,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, stream};
 use ingest::ledger::{BlobState, Ledger};
 use ingest::source::Health;
-use ingest::source::management_activity::{Pace, PollError, Poller, Secret, TenantSource};
+use ingest::source::management_activity::{Pace, PollError, Poller, TenantSource};
 use runtime::clock::Clock;
+use runtime::config::Secret;
 use runtime::log::embedded::Embedded;
 use runtime::log::{Log, ReadLimit, Topic};
 use runtime::metrics::Metrics;
@@ -218,7 +219,7 @@ pub fn source(base: &str) -> TenantSource {
         tenant: "t1".parse().unwrap(),
         tenant_id: TENANT_ID.into(),
         client_id: "22222222-2222-2222-2222-222222222222".into(),
-        client_secret: Secret::new("simulated-secret".into()),
+        client_secret: Secret::new("simulated-secret"),
         content_types: vec![FEED.into()],
         publisher_id: TENANT_ID.into(),
         login: base.parse().unwrap(),
@@ -282,11 +283,13 @@ impl Held {
     }
 
     pub fn received(&self) -> Vec<&Received> {
-        let record = |envelope| match envelope {
-            &Envelope::Record(ref received) => Some(received),
-            _ => None,
-        };
-        self.records.iter().flatten().filter_map(record).collect()
+        let records = self.records.iter().flatten();
+        records
+            .filter_map(|envelope| match envelope {
+                Envelope::Record(received) => Some(received),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The `Id` of every record, sorted, duplicates included.
@@ -300,11 +303,13 @@ impl Held {
     }
 
     pub fn marks(&self, partition: usize) -> Vec<&Mark> {
-        let mark = |envelope| match envelope {
-            &Envelope::Mark(ref mark) => Some(mark),
-            _ => None,
-        };
-        self.records[partition].iter().filter_map(mark).collect()
+        let records = self.records[partition].iter();
+        records
+            .filter_map(|envelope| match envelope {
+                Envelope::Mark(mark) => Some(mark),
+                _ => None,
+            })
+            .collect()
     }
 
     pub fn state(&self, id: &str) -> Option<&BlobState> {

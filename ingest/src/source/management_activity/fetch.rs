@@ -109,7 +109,7 @@ impl Http {
             What::Subscriptions | What::List { .. } | What::Blob { .. } => self.0.get(call.url.clone()),
         };
         match (&call.token, form) {
-            (Some(token), _) => request.bearer_auth(token.value.reveal()),
+            (Some(token), _) => request.bearer_auth(token.value.expose()),
             (None, Some(form)) => request.form(form),
             (None, None) => request,
         }

@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use runtime::config::Secret;
 
 use super::code::{Class, Refusal, understand};
 use super::effect::{Effects, Note};
 use super::feed::{Feed, Moment};
+use super::lane::{Lane, Standing, Stopped};
 use super::limits::Limits;
-use super::settings::{Pace, Secret, TenantSource};
+use super::settings::{Pace, TenantSource};
 use super::wire::{
     Answer, Api, BlobKey, Call, Outcome, Token, What, read_listing, read_subscription, read_subscriptions, read_token,
     read_token_error,
@@ -34,39 +36,11 @@ const TOKENS_REFUSED_MAX: u32 = 3;
 const BARE_404_MAX: u32 = 3;
 
 /// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Next {
     Call(Box<Call>),
     /// Nothing before this moment, unless an answer comes. None: nothing before an answer comes.
     Wait(Option<DateTime<Utc>>),
-}
-
-/// What is known of a feed's subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Unknown,
-    Enabled,
-    /// Not there, or disabled and not tried yet: to be started.
-    ToStart,
-    Starting,
-    /// Starting did not help. Looked at again with every list of subscriptions.
-    Disabled,
-}
-
-#[derive(Clone, Debug)]
-struct Lane {
-    feed: Feed,
-    standing: Standing,
-    /// It was disabled, not absent, when it was last to be started.
-    was_disabled: bool,
-    stopped: Option<Stopped>,
-}
-
-/// Left alone until somebody has changed something.
-#[derive(Clone, Debug)]
-struct Stopped {
-    until: DateTime<Utc>,
-    reason: String,
 }
 
 #[derive(Clone, Debug)]
@@ -184,7 +158,7 @@ impl Machine {
             Ok(work) => work,
             Err(wait) => return (Next::Wait(wait), Effects::default()),
         };
-        let call = Call { what, url, token: Some(token), at: now };
+        let call = Call { what, url, token: Some(token) };
         (self.sent(Next::Call(Box::new(call)), now), effects)
     }
 
@@ -203,7 +177,7 @@ impl Machine {
             TokenState::Held { .. } | TokenState::Wanted(_) => {}
         }
         self.token = TokenState::Asked;
-        Err(Next::Call(Box::new(Call { what: What::Token, url: self.api.token(), token: None, at: now })))
+        Err(Next::Call(Box::new(Call { what: What::Token, url: self.api.token(), token: None })))
     }
 
     /// The most urgent request, or when there will be one.
@@ -351,7 +325,7 @@ impl Machine {
     fn hold(&mut self, value: Secret, lasts: TimeDelta, now: DateTime<Utc>) {
         self.generation += 1;
         self.token_failures = 0;
-        let token = Token { value: Arc::new(value), generation: self.generation };
+        let token = Token { value, generation: self.generation };
         // A token of short life is renewed after half of it.
         let margin = self.pace.token_margin.min(lasts / 2);
         self.token = TokenState::Held { token, renew_at: now + lasts - margin };
@@ -584,58 +558,6 @@ impl Machine {
         let tell = is_off && !self.skew_told;
         self.skew_told = is_off;
         tell.then(|| Note::ClockOff { ahead_seconds: -skew.num_seconds() })
-    }
-}
-
-impl Lane {
-    /// The service says of the subscription: enabled, disabled, or nothing.
-    fn found(&mut self, enabled: Option<bool>, pace: &Pace, now: DateTime<Utc>) -> Effects {
-        if enabled == Some(true) {
-            self.standing = Standing::Enabled;
-            self.was_disabled = false;
-            return self.feed.enabled(now);
-        }
-        let is_disabled = enabled == Some(false);
-        if is_disabled && (self.was_disabled || self.feed.row().disabled) {
-            // Starting it has been tried once: now it is for people to see.
-            self.standing = Standing::Disabled;
-            return self.feed.disabled(pace, now);
-        }
-        if self.standing != Standing::Starting {
-            self.standing = Standing::ToStart;
-            self.was_disabled = is_disabled;
-        }
-        Effects::default()
-    }
-
-    /// When the subscription is to be started.
-    fn start_due(&self, pace: &Pace) -> Option<DateTime<Utc>> {
-        let allowed = self.feed.row().started.map_or(DateTime::UNIX_EPOCH, |last| last + pace.start_interval);
-        let resumed = self.stopped.as_ref().map_or(allowed, |stopped| stopped.until.max(allowed));
-        (self.standing == Standing::ToStart).then_some(resumed)
-    }
-
-    fn is_resting(&self, now: DateTime<Utc>) -> bool {
-        self.stopped.as_ref().is_some_and(|stopped| stopped.until > now)
-    }
-
-    fn may_list(&self, now: DateTime<Utc>) -> bool {
-        self.standing == Standing::Enabled && !self.is_resting(now)
-    }
-
-    /// Blobs can be fetched whatever has become of the subscription since.
-    fn may_fetch(&self, now: DateTime<Utc>) -> bool {
-        self.standing != Standing::Unknown && !self.is_resting(now)
-    }
-
-    fn next_due(&self, pace: &Pace, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        if let Some(stopped) = &self.stopped
-            && stopped.until > now
-        {
-            return Some(stopped.until);
-        }
-        let feed = self.may_fetch(now).then(|| self.feed.next_due(self.may_list(now))).flatten();
-        self.start_due(pace).into_iter().chain(feed).min()
     }
 }
 

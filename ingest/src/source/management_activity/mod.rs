@@ -22,15 +22,16 @@
 //!
 //! # Design
 //!
-//! What to ask, when, and what to make of an answer is a value without I/O ([`machine`], [`feed`], [`limits`], [`wire`],
-//! [`code`]); the tests play a week of polling against a list of blobs and a number for a clock. Around it lies a thin
-//! driver ([`driver`], [`fetch`], [`writer`]).
+//! What to ask, when, and what to make of an answer is a value without I/O (`machine`, `lane`, `feed`, `limits`, `wire`,
+//! `code`); the tests play a week of polling against a list of blobs and a number for a clock. Around it lies a thin
+//! driver (`driver`, `fetch`, `writer`).
 
 mod code;
 mod driver;
 mod effect;
 mod feed;
 mod fetch;
+mod lane;
 mod limits;
 mod machine;
 mod report;
@@ -40,7 +41,7 @@ mod writer;
 
 pub use code::{CODES, Class, Code};
 pub use driver::{PollError, Poller};
-pub use settings::{CONTENT_TYPES, Pace, Secret, SettingsError, TenantSource};
+pub use settings::{CONTENT_TYPES, Pace, SettingsError, TenantSource};
 
 /// The name of this door in envelopes, dead letters and metrics.
 pub const SOURCE: &str = "management_activity";

@@ -1,31 +1,9 @@
 //! What the poller is told: which tenant, by which door, and at what pace.
 
-use std::fmt;
-
 use chrono::TimeDelta;
+use runtime::config::Secret;
 use schemas::tenant::Tenant;
 use url::Url;
-
-/// A text that no log, error or `Debug` shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: String) -> Secret {
-        Secret(text)
-    }
-
-    /// The text itself: for the one request that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
 
 /// The feeds that the API has, in Microsoft's spelling.
 pub const CONTENT_TYPES: [&str; 5] =

@@ -28,7 +28,7 @@ fn source(content_types: &[&str]) -> TenantSource {
         tenant: "t1".parse().unwrap(),
         tenant_id: "11111111-1111-1111-1111-111111111111".into(),
         client_id: "22222222-2222-2222-2222-222222222222".into(),
-        client_secret: Secret::new("hush".into()),
+        client_secret: runtime::config::Secret::new("hush"),
         content_types: content_types.iter().map(|name| (*name).to_owned()).collect(),
         publisher_id: "11111111-1111-1111-1111-111111111111".into(),
         login: "https://login.example".parse().unwrap(),
@@ -44,6 +44,13 @@ struct Shown {
     created: DateTime<Utc>,
     /// When listings begin to show it.
     listed: DateTime<Utc>,
+}
+
+/// A call that was made.
+struct Made {
+    at: DateTime<Utc>,
+    what: What,
+    url: url::Url,
 }
 
 /// A response that is scripted instead of the service's own: the next call for which the filter holds gets it.
@@ -63,7 +70,7 @@ struct Play {
     service_ahead: Option<TimeDelta>,
     ledger: Ledger,
     fetched: Vec<String>,
-    calls: Vec<Call>,
+    calls: Vec<Made>,
     coverage: Vec<schemas::message::Coverage>,
     notes: Vec<Note>,
     marks: BTreeMap<String, DateTime<Utc>>,
@@ -109,7 +116,7 @@ impl Play {
             match next {
                 Next::Call(call) => {
                     let outcome = self.answer(&call);
-                    self.calls.push((*call).clone());
+                    self.calls.push(Made { at: self.now, what: call.what.clone(), url: call.url.clone() });
                     let effects = self.machine.heard(*call, outcome, self.now);
                     self.apply(effects);
                 }

@@ -6,22 +6,21 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use runtime::config::Secret;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
 use super::code::{Refusal, shown};
-use super::settings::{Secret, TenantSource};
+use super::settings::TenantSource;
 
 /// Something to ask of the service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Call {
     pub what: What,
     pub url: Url,
     /// The token to send along; its generation tells which one was refused. None for the token request itself.
     pub token: Option<Token>,
-    /// When the call was made.
-    pub at: DateTime<Utc>,
 }
 
 /// What a call is for.
@@ -51,9 +50,9 @@ pub struct BlobKey {
 }
 
 /// An access token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Token {
-    pub value: Arc<Secret>,
+    pub value: Secret,
     pub generation: u64,
 }
 
@@ -133,7 +132,7 @@ impl Api {
         [
             ("grant_type", "client_credentials".to_owned()),
             ("client_id", self.source.client_id.clone()),
-            ("client_secret", self.source.client_secret.reveal().to_owned()),
+            ("client_secret", self.source.client_secret.expose().to_owned()),
             ("scope", format!("{}/.default", self.source.audience.trim_end_matches('/'))),
         ]
     }
@@ -301,7 +300,7 @@ pub fn read_token(body: &[u8]) -> Option<(Secret, TimeDelta)> {
     let is_header_safe = raw.access_token.bytes().all(|byte| byte.is_ascii_graphic());
     // No token lasts more than a day or so; a wrong number must not keep a dead one.
     let lasts = TimeDelta::seconds((seconds as i64).clamp(0, 86_400));
-    (is_header_safe && !raw.access_token.is_empty()).then(|| (Secret::new(raw.access_token), lasts))
+    (is_header_safe && !raw.access_token.is_empty()).then(|| (Secret::new(&raw.access_token), lasts))
 }
 
 #[derive(Deserialize)]
@@ -347,7 +346,7 @@ mod tests {
             tenant: "t1".parse().unwrap(),
             tenant_id: "11111111-1111-1111-1111-111111111111".into(),
             client_id: "c".into(),
-            client_secret: Secret::new("hush".into()),
+            client_secret: Secret::new("hush"),
             content_types: vec![],
             publisher_id: "pub".into(),
             login: "https://login.microsoftonline.com".parse().unwrap(),
@@ -419,7 +418,7 @@ mod tests {
     fn tokens_are_read_in_both_dialects_and_never_shown() {
         for body in [r#"{"access_token":"abc","expires_in":3599}"#, r#"{"access_token":"abc","expires_in":"3599"}"#] {
             let (token, lasts) = read_token(body.as_bytes()).unwrap();
-            assert_eq!((token.reveal(), lasts.num_seconds()), ("abc", 3599));
+            assert_eq!((token.expose(), lasts.num_seconds()), ("abc", 3599));
             assert!(!format!("{token:?}").contains("abc"));
         }
         assert!(read_token(b"{\"access_token\":\"a\\r\\nX: y\",\"expires_in\":1}").is_none());

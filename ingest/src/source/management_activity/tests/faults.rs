@@ -135,8 +135,8 @@ fn statuses_and_broken_answers_have_their_reaction() {
 #[test]
 fn after_any_trouble_the_blob_is_fetched_in_the_end() {
     for code in CODES {
-        let kinds: [(fn(&What) -> bool, bool); 3] = [(is_list, false), (is_blob, true), (is_start, false)];
-        for (applies, is_for_blob) in kinds {
+        for (place, applies) in [is_list as fn(&What) -> bool, is_blob, is_start].into_iter().enumerate() {
+            let is_for_blob = place == 1;
             let mut play = play(applies, refusal(400, code.code));
             play.enabled.clear();
             play.run_until(start() + TimeDelta::hours(2));
