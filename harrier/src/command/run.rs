@@ -38,7 +38,7 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     let core = Core::open(config, &[], metrics)?;
     let readiness = Readiness::default();
     let mut services = Services::new();
-    start(&core, &mut services, options.role, &readiness, Pace::default())?;
+    start(&core, &mut services, options.role, &readiness, pace(&core.config))?;
     let operators = Operators { metrics: core.metrics.clone(), readiness, revision: REVISION };
     let server = runtime::http::serve(core.config.http.listen, operators, services.shutdown()).await?;
     tracing::info!(event = "started", http = %server.address(), data_dir = %core.config.data_dir.display());
@@ -47,6 +47,14 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     tokio::time::timeout(STOP_BUDGET, services.stop()).await.context("services did not stop in time")??;
     server.finished().await;
     Ok(Outcome::Done)
+}
+
+/// The service's pace, at the interval of the configuration. Whoever looks more often does not want to wait longer after
+/// a failure than between two looks.
+fn pace(config: &Config) -> Pace {
+    let defaults = Pace::default();
+    let poll_interval = TimeDelta::from_std(config.poll.interval).unwrap_or(defaults.poll_interval);
+    Pace { poll_interval, backoff: defaults.backoff.min(poll_interval), ..defaults }
 }
 
 /// Returns when the process is asked to end.

@@ -13,7 +13,7 @@ use super::value::{InvalidValue, domain, endpoint, parse_duration, secret_file, 
 use super::written::{Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSink, WrittenTenant};
 use super::{
     Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, DetectConfig, Endpoints, HttpConfig,
-    LogConfig, RulesConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
+    LogConfig, PollConfig, RulesConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
 };
 
 /// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.
@@ -44,6 +44,9 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
         tuning_file: builder.path("tuning_file", written.rules_tuning_file),
     };
     config.http = builder.http(written.http_listen);
+    if let Some(interval) = builder.duration("interval", written.poll_interval, &POLL_INTERVAL) {
+        config.poll = PollConfig { interval };
+    }
     if let Some(flush_interval) = builder.duration("flush_interval", written.archive_flush_interval, &FLUSH_INTERVAL) {
         config.archive = ArchiveConfig { flush_interval };
     }
@@ -61,6 +64,8 @@ struct Range {
 
 /// Below an hour a consumer that restarts may find the log trimmed by another's impatience.
 const KEEP: Range = Range { least: "1h", most: "365d" };
+/// Content is listed for seven days: an hour between two looks loses nothing but time.
+const POLL_INTERVAL: Range = Range { least: "1s", most: "1h" };
 const FLUSH_INTERVAL: Range = Range { least: "1s", most: "1h" };
 /// Deliveries a day late are common; a state that forgets sooner would judge them without their fellows.
 const KEEP_HOT: Range = Range { least: "24h", most: "365d" };

@@ -58,6 +58,7 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     pub rules: RulesConfig,
     pub http: HttpConfig,
+    pub poll: PollConfig,
     pub archive: ArchiveConfig,
     pub detect: DetectConfig,
     /// What is allowed and probably not meant. `harrier check` shows it.
@@ -193,6 +194,13 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
 }
 
+/// `[poll]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PollConfig {
+    /// From one look at a feed to the next. A first failure is tried again after so long at most.
+    pub interval: Duration,
+}
+
 /// `[archive]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveConfig {
@@ -217,6 +225,13 @@ impl Default for LogConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         HttpConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT_DEFAULT)) }
+    }
+}
+
+impl Default for PollConfig {
+    /// A minute: Microsoft itself takes several to make a record available, and every look costs quota.
+    fn default() -> Self {
+        PollConfig { interval: Duration::from_secs(60) }
     }
 }
 
@@ -267,6 +282,7 @@ impl Config {
             sinks: Vec::new(),
             rules: RulesConfig::default(),
             http: HttpConfig::default(),
+            poll: PollConfig::default(),
             archive: ArchiveConfig::default(),
             detect: DetectConfig::default(),
             warnings: Vec::new(),

@@ -41,6 +41,7 @@ pub(super) struct Written {
     pub rules_paths: Texts,
     pub rules_tuning_file: Text,
     pub http_listen: Text,
+    pub poll_interval: Text,
     pub archive_flush_interval: Text,
     pub detect_keep_hot: Text,
 }
@@ -125,6 +126,7 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
         rules.end(problems);
     }
     written.http_listen = root.only_text("http", "[http]", "listen", problems);
+    written.poll_interval = root.only_text("poll", "[poll]", "interval", problems);
     written.archive_flush_interval = root.only_text("archive", "[archive]", "flush_interval", problems);
     written.detect_keep_hot = root.only_text("detect", "[detect]", "keep_hot", problems);
     root.end(problems);

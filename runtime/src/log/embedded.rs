@@ -6,6 +6,8 @@
 //!
 //! Local file systems only: SQLite's locks are not to be trusted over a network.
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -511,18 +513,25 @@ fn lost(lease: &Lease) -> LogError {
     LogError::LeaseLost { consumer: lease.consumer.name(), partition: lease.partition }
 }
 
+/// As in the table: with the process, so that others can see when it is gone.
+fn owner_of(lease: &Lease) -> String {
+    format!("{}{}", process::mark(), lease.owner)
+}
+
 /// A lease is held until somebody else has taken it: its end only says when they may.
 fn held(connection: &Connection, lease: &Lease) -> Result<(), LogError> {
     match lease_row(connection, lease)? {
-        Some((owner, _)) if owner == lease.owner => Ok(()),
+        Some((owner, _)) if owner == owner_of(lease) => Ok(()),
         _ => Err(lost(lease)),
     }
 }
 
 fn acquire(connection: &Connection, lease: &Lease, hold: Duration) -> Result<Committed, LogError> {
     let now = Utc::now().timestamp_millis();
+    let holder = owner_of(lease);
     if let Some((owner, until)) = lease_row(connection, lease)?
-        && owner != lease.owner
+        && owner != holder
+        && !process::is_gone(&owner)
         // A lease that ends impossibly late was taken under a clock that has since been set back.
         && (now..now + LEASE_MILLIS_MAX).contains(&until)
     {
@@ -531,17 +540,17 @@ fn acquire(connection: &Connection, lease: &Lease, hold: Duration) -> Result<Com
     let until = now + (hold.as_millis() as i64).min(LEASE_MILLIS_MAX - 1);
     connection
         .prepare_cached("INSERT INTO leases VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET owner = excluded.owner, until = excluded.until")?
-        .execute(params![lease.consumer.name(), lease.partition, lease.owner, until])?;
+        .execute(params![lease.consumer.name(), lease.partition, holder, until])?;
     Ok(Committed::default())
 }
 
-/// Longest lease. A process that dies keeps its partitions from others for at most so long.
+/// Longest lease. A process that is not seen to be gone keeps its partitions from others for at most so long.
 const LEASE_MILLIS_MAX: i64 = 60_000;
 
 fn release(connection: &Connection, lease: &Lease) -> Result<Committed, LogError> {
     connection
         .prepare_cached("DELETE FROM leases WHERE consumer = ?1 AND partition = ?2 AND owner = ?3")?
-        .execute(params![lease.consumer.name(), lease.partition, lease.owner])?;
+        .execute(params![lease.consumer.name(), lease.partition, owner_of(lease)])?;
     Ok(Committed::default())
 }
 
