@@ -38,10 +38,22 @@ pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
                 eprintln!("{configuration}");
                 return ExitCode::from(78);
             }
-            eprintln!("harrier: {}", escape_controls(&format!("{error:#}")));
+            eprintln!("harrier: {}", told(&error));
             ExitCode::from(1)
         }
     }
+}
+
+/// The chain of causes, each said once; line by line, because engines explain themselves over several.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told.push_str(if told.is_empty() { "" } else { ": " });
+            told.push_str(&cause);
+        }
+    }
+    told.lines().map(escape_controls).collect::<Vec<_>>().join("\n  ")
 }
 
 /// `harrier sql ... | head` is not a failure.

@@ -46,7 +46,13 @@ pub enum QueryError {
     Archive(#[from] Error),
     /// What the planner or the engine says: usually a mistake in the query.
     #[error("{}", plain(.0))]
-    Query(#[from] DataFusionError),
+    Query(Box<DataFusionError>),
+}
+
+impl From<DataFusionError> for QueryError {
+    fn from(error: DataFusionError) -> QueryError {
+        QueryError::Query(Box::new(error))
+    }
 }
 
 /// DataFusion's message without its layers of context.

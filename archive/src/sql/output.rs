@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use unicode_width::UnicodeWidthStr;
 
-/// Widest column of a table; longer values are cut, with an ellipsis. The other formats cut nothing.
+/// Widest column of a table but the last; longer values are cut, with an ellipsis. The other formats cut nothing.
 const COLUMN_WIDTH_MAX: usize = 120;
 
 /// How answers are written.
@@ -103,12 +103,14 @@ fn table_rows(batch: &RecordBatch) -> io::Result<Vec<Vec<String>>> {
 
 fn write_table(out: &mut impl Write, schema: &SchemaRef, rows: &[Vec<String>]) -> io::Result<()> {
     let names: Vec<String> = schema.fields().iter().map(|field| heading(field.name(), field.data_type())).collect();
+    let last = names.len().saturating_sub(1);
     let widths: Vec<usize> = names
         .iter()
         .enumerate()
         .map(|(column, name)| {
             let cells = rows.iter().map(|row| row[column].width());
-            cells.chain([name.width()]).max().unwrap_or(0).min(COLUMN_WIDTH_MAX)
+            let width = cells.chain([name.width()]).max().unwrap_or(0);
+            if column == last { width } else { width.min(COLUMN_WIDTH_MAX) }
         })
         .collect();
     write_row(out, &names, &widths)?;
