@@ -1,0 +1,78 @@
+//! Measurements: what the README of this folder reports, and the commands that make it again.
+//!
+//! Each prints one line for each round, so that the spread can be seen. A number is only worth its command, its data, its
+//! machine and its spread.
+
+mod import;
+mod stage;
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Write generated audit records as JSON lines.
+    Generate {
+        #[arg(long, default_value_t = 1_000_000)]
+        records: usize,
+        #[arg(long, default_value_t = 2_000)]
+        users: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        file: PathBuf,
+    },
+    /// `harrier import` of a file into a new folder: wall time, CPU time and peak memory of the process.
+    Import {
+        #[arg(long, default_value = "target/release/harrier")]
+        harrier: PathBuf,
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        file: PathBuf,
+    },
+    /// Reading records and judging them by the pack, on one thread, nothing else.
+    Match {
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        #[arg(long, default_value_t = 200_000)]
+        records: usize,
+        file: PathBuf,
+    },
+    /// Archiving records that are in the log already.
+    Archive {
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        file: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Options::parse().what {
+        What::Generate { records, users, seed, file } => generate(records, users, seed, &file),
+        What::Import { harrier, rounds, file } => import::run(&harrier, rounds, &file),
+        What::Match { rounds, records, file } => stage::matching(rounds, records, &file),
+        What::Archive { rounds, file } => stage::archiving(rounds, &file),
+    }
+}
+
+fn generate(records: usize, users: u32, seed: u64, file: &PathBuf) -> anyhow::Result<()> {
+    let out = std::fs::File::create(file).with_context(|| format!("cannot make {}", file.display()))?;
+    let mut out = BufWriter::new(out);
+    let mut bytes = 0;
+    for record in simulate::traffic(seed, users, records) {
+        bytes += record.json.len() + 1;
+        out.write_all(record.json.as_bytes())?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    println!("{records} records, {bytes} bytes, {users} users, seed {seed}");
+    Ok(())
+}
