@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use schemas::finding::{EVIDENCE_SHOWN_MAX, Entity, Finding, NextStep, Status};
+use schemas::finding::{EVIDENCE_MAX, EVIDENCE_SHOWN_MAX, Entity, Finding, NextStep, Status};
 use serde::Serialize;
 
 /// Largest body. Standard Webhooks asks for less than 20 kB.
@@ -182,7 +182,10 @@ fn cut(finding: &Finding, measure: &Measure) -> Finding {
     cut.evidence.truncate(measure.evidence);
     if (cut.evidence.len() as u64) < finding.event_count {
         let (shown, all) = (cut.evidence.len(), finding.event_count);
-        said.push(format!("evidence: {shown} of {all} events are named here; the archive's evidence table has them"));
+        let most = EVIDENCE_MAX;
+        said.push(format!(
+            "evidence: {shown} of {all} events are named here; the archive's evidence table has up to {most}"
+        ));
     }
     if !measure.fields && !cut.fields.is_empty() {
         cut.fields.clear();

@@ -14,6 +14,12 @@ use crate::pick::{self, Ended, Flight, Room, What};
 use crate::service::{Desk, Error};
 use crate::sinks::{Built, Deliver, Outgoing};
 
+/// Failures in a row after which the receiver, not the message, is taken to be the trouble: more than are under way at
+/// once. From then on the sink pauses, twice as long each time, so that thousands of waiting messages do not meet a
+/// receiver that is just getting up.
+const FAILURES_IN_A_ROW_MAX: u32 = 4;
+const PAUSE_MAX: TimeDelta = TimeDelta::seconds(60);
+
 /// What a dead letter of a disabled sink says.
 const DISABLED: &str = "the receiver has answered 410 Gone: nothing more is sent to it until harrier is restarted";
 
@@ -27,6 +33,7 @@ pub(crate) struct Worker {
     flying: usize,
     /// The receiver has asked for a pause: it counts for everything sent there, not only for the message it refused.
     paused_until: Option<DateTime<Utc>>,
+    failures_in_a_row: u32,
     /// The receiver is gone for good. Forgotten by a restart, which then asks once more.
     disabled: bool,
 }
@@ -41,7 +48,8 @@ struct Landed {
 impl Worker {
     pub(crate) fn new(desk: Arc<Desk>, sink: usize, name: String, built: Built) -> Worker {
         let in_flight = HashSet::new();
-        Worker { desk, sink, name, built, in_flight, flying: 0, paused_until: None, disabled: false }
+        let (flying, failures_in_a_row, paused_until, disabled) = (0, 0, None, false);
+        Worker { desk, sink, name, built, in_flight, flying, paused_until, failures_in_a_row, disabled }
     }
 
     /// Delivers until the end is asked for; what is under way then has a little time to land.
@@ -148,7 +156,7 @@ impl Worker {
         desk.commit(&mut outbox, changes, Vec::new()).await?;
         for flight in &landed.batch {
             self.in_flight.remove(&flight.key);
-            self.flying -= usize::from(matches!(flight.what, What::Finding(_)));
+            self.flying = self.flying.saturating_sub(usize::from(matches!(flight.what, What::Finding(_))));
         }
         if let Some(table) = outbox.tables.get_mut(self.sink) {
             table.sent.extend(std::iter::repeat_n(now, delivered));
@@ -163,6 +171,7 @@ impl Worker {
         let (sink, kind, id) = (self.name.as_str(), self.built.kind.name, flight.outgoing.id.as_str());
         let Err(failure) = answer else {
             self.desk.metrics.sinks.notifications.with([sink, kind]).inc();
+            self.failures_in_a_row = 0;
             return;
         };
         self.desk.metrics.sinks.notifications_failed.with([sink, kind, failure.label]).inc();
@@ -175,12 +184,21 @@ impl Worker {
                 tracing::error!(event = "sink_disabled", sink, reason = failure.reason);
                 self.disabled = true;
             }
-            FailureClass::Retry { after: Some(after) } => {
-                let pause = TimeDelta::from_std(after.min(RETRY_AFTER_MAX)).unwrap_or_default();
-                self.paused_until = self.paused_until.max(Some(now + pause));
+            FailureClass::Retry { after } => {
+                self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+                let asked = TimeDelta::from_std(after.unwrap_or_default().min(RETRY_AFTER_MAX)).unwrap_or_default();
+                self.paused_until = self.paused_until.max(Some(now + asked.max(pause(self.failures_in_a_row))));
             }
             _ => {}
         }
+    }
+}
+
+/// 0 up to [`FAILURES_IN_A_ROW_MAX`], then 1 s, 2 s, 4 s and so on.
+fn pause(failures_in_a_row: u32) -> TimeDelta {
+    match failures_in_a_row.checked_sub(FAILURES_IN_A_ROW_MAX + 1) {
+        Some(beyond) => TimeDelta::seconds(1 << beyond.min(10)).min(PAUSE_MAX),
+        None => TimeDelta::zero(),
     }
 }
 
@@ -189,4 +207,15 @@ async fn send(deliver: Arc<dyn Deliver>, batch: Vec<Flight>) -> Landed {
     let began = Instant::now();
     let answers = deliver.deliver(&outgoing).await;
     Landed { batch, answers, took: began.elapsed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_keeps_failing_is_given_time() {
+        let seconds = [0, 4, 5, 6, 7, 10, 11, 100, u32::MAX].map(|failures| pause(failures).num_seconds());
+        assert_eq!(seconds, [0, 0, 1, 2, 4, 32, 60, 60, 60]);
+    }
 }

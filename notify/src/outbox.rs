@@ -80,14 +80,14 @@ impl Table {
         }
         self.dead += usize::from(entry.dead.is_some());
         if let Some(replaced) = self.entries.insert(id, entry) {
-            self.dead -= usize::from(replaced.dead.is_some());
+            self.dead = self.dead.saturating_sub(usize::from(replaced.dead.is_some()));
         }
     }
 
     fn remove(&mut self, id: &str) {
         self.waiting.remove(id);
         if let Some(removed) = self.entries.remove(id) {
-            self.dead -= usize::from(removed.dead.is_some());
+            self.dead = self.dead.saturating_sub(usize::from(removed.dead.is_some()));
         }
     }
 

@@ -15,7 +15,7 @@
 //! The two findings may come in either order, and in different batches; only if the successor has gone out before the
 //! old one's end is known are there two alerts, of which one is closed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use runtime::log::Message;
@@ -57,9 +57,8 @@ pub(crate) fn take_batch(
         }
     }
     assign_incidents(draft);
-    for (_, finding) in &findings {
-        draft.incidents.evict(&finding.tenant);
-    }
+    let tenants: BTreeSet<&Tenant> = findings.iter().map(|(_, finding)| &finding.tenant).collect();
+    tenants.into_iter().for_each(|tenant| draft.incidents.evict(tenant));
     heartbeat
 }
 

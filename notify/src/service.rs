@@ -35,6 +35,9 @@ use crate::sinks::{self, Built, Outgoing};
 /// Findings read from a partition in one step. A finding may name ten thousand events: the bytes bound the memory.
 const READ_LIMIT: ReadLimit = ReadLimit { messages: 250, bytes: 4 * 1024 * 1024 };
 
+/// Most looks at the ends of the partitions before a step.
+const ENDS_LOOKS_MAX: usize = 4;
+
 /// How often rows are looked through for what may be forgotten.
 const SWEEP_INTERVAL: TimeDelta = TimeDelta::hours(1);
 
@@ -146,6 +149,8 @@ fn lease(options: &Options) -> Lease {
 }
 
 /// Tells the sinks what is found until the end is asked for. Everything that it has yet to tell is in the log.
+///
+/// To be run without sinks too: the log keeps findings until notify has read them.
 pub async fn run(
     log: Arc<dyn Log>,
     sinks: Vec<Sink>,
@@ -324,11 +329,16 @@ async fn consume(desk: Arc<Desk>, sinks: Arc<Vec<Sink>>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What has come in all partitions: an episode and the one that takes over from it meet in one step where they can.
+/// What has come in all partitions.
 async fn read(desk: &Desk, positions: &[u64]) -> Result<(Vec<(u32, Message)>, Vec<Input>), Error> {
+    let ends = ends(&*desk.log).await?;
     let (mut batch, mut inputs) = (Vec::new(), Vec::new());
-    for (partition, &from) in (0..).zip(positions) {
+    for ((partition, &from), &end) in (0..).zip(positions).zip(&ends) {
+        if from >= end {
+            continue;
+        }
         let messages = desk.log.read(Topic::Findings, partition, from, READ_LIMIT).await?;
+        let messages: Vec<Message> = messages.into_iter().filter(|message| message.offset < end).collect();
         if let Some(last) = messages.last() {
             let next = last.offset + 1;
             inputs.push(Input { consumer: Consumer::Notify, topic: Topic::Findings, partition, from, next });
@@ -336,6 +346,24 @@ async fn read(desk: &Desk, positions: &[u64]) -> Result<(Vec<(u32, Message)>, Ve
         batch.extend(messages.into_iter().map(|message| (partition, message)));
     }
     Ok((batch, inputs))
+}
+
+/// The ends of all partitions as they were at one moment: two looks that agree had no commit between them. So an
+/// episode and the one that takes over from it, which are committed together, are taken in together, and the successor
+/// does not go out under a key of its own. Under load the looks may never agree; the plan can do without.
+async fn ends(log: &dyn Log) -> Result<Vec<u64>, LogError> {
+    let mut ends = Vec::new();
+    for _ in 0..ENDS_LOOKS_MAX {
+        let mut look = Vec::new();
+        for partition in 0..log.partitions() {
+            look.push(log.end(Topic::Findings, partition).await?);
+        }
+        if look == ends {
+            break;
+        }
+        ends = look;
+    }
+    Ok(ends)
 }
 
 async fn sweep(desk: &Desk) -> Result<(), Error> {

@@ -199,7 +199,6 @@ async fn a_finding_is_signed_delivered_once_and_updated_under_its_key() {
     assert_eq!(types, ["finding.created", "finding.updated", "finding.closed"]);
     for received in &received {
         assert_eq!(received.body["data"]["dedup_key"], "a");
-        assert_eq!(received.body["data"]["incident_id"], received.body["data"]["incident_id"]);
         assert!(received.body["data"]["incident_id"].as_str().is_some_and(|id| id.starts_with("i_")));
     }
     assert!(house.dead_letters().await.is_empty());
@@ -325,11 +324,11 @@ async fn a_sink_that_hangs_holds_up_nobody_and_times_out() {
     house.publish((0..10).map(|n| finding(&format!("f{n}"), 1))).await;
     house.settled("fast").await;
     assert_eq!(other.ids().len(), 10);
-    house
-        .until_entries("slow", |entries| {
-            entries.iter().all(|e| e.waiting.as_ref().is_some_and(|w| w.tries.last_error == "no answer in time"))
-        })
-        .await;
+    let timed_out = |entry: &Entry| entry.waiting.as_ref().is_some_and(|w| w.tries.last_error == "no answer in time");
+    house.until_entries("slow", |entries| entries.iter().filter(|entry| timed_out(entry)).count() >= 5).await;
+    // A receiver that keeps failing is given time: not all ten have been tried.
+    quiet(&house.receiver).await;
+    assert!(house.receiver.ids().len() < 10);
     running.stop().await;
 }
 
@@ -353,13 +352,13 @@ async fn an_episode_that_moves_goes_on_under_the_key_it_was_first_delivered_unde
     house.settled("soc").await;
     assert_eq!(house.receiver.ids(), ["a_1_open", "b_1_open", "c_1_open"]);
     let received = house.receiver.received();
+    let first_incident = received[0].body["data"]["incident_id"].clone();
     for (received, previous) in received.iter().zip([None, Some("a"), Some("b")]) {
         assert_eq!(received.body["data"]["dedup_key"], "a");
         assert_eq!(received.body["data"].get("previous_id").and_then(|id| id.as_str()), previous);
-        assert_eq!(received.body["data"]["incident_id"], received.body["data"]["incident_id"]);
+        assert_eq!(received.body["data"]["incident_id"], first_incident);
     }
     assert_eq!(received[2].body["type"], "finding.updated");
-    assert_eq!(received[2].body["data"]["incident_id"], received[0].body["data"]["incident_id"]);
 
     // Two that have both been told, merged: one is closed.
     house.publish([finding("d", 1)]).await;

@@ -22,10 +22,11 @@ impl Log for Cut {
         if self.remaining.fetch_sub(1, Ordering::SeqCst) > 0 {
             return self.inner.commit(txn).await;
         }
-        if self.takes_effect && !self.reached.load(Ordering::SeqCst) {
+        // Said before it takes effect: whoever sees the effect can see that nobody will hear of it.
+        let first = !self.reached.swap(true, Ordering::SeqCst);
+        if self.takes_effect && first {
             self.inner.commit(txn).await?;
         }
-        self.reached.store(true, Ordering::SeqCst);
         std::future::pending().await
     }
 
@@ -103,7 +104,11 @@ async fn play(remaining: i64, takes_effect: bool) -> bool {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    running.stop().await;
+    if reached.load(Ordering::SeqCst) && !cut_once {
+        running.kill().await;
+    } else {
+        running.stop().await;
+    }
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for id in house.receiver.ids() {
         *counts.entry(id).or_default() += 1;
