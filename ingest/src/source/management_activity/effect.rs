@@ -31,6 +31,14 @@ impl Effects {
         self.changes.is_empty() && self.marks.is_empty() && self.coverage.is_empty() && self.unreadable.is_empty()
     }
 
+    pub fn merge(&mut self, more: Effects) {
+        self.changes.extend(more.changes);
+        self.marks.extend(more.marks);
+        self.coverage.extend(more.coverage);
+        self.unreadable.extend(more.unreadable);
+        self.notes.extend(more.notes);
+    }
+
     pub fn note(note: Note) -> Effects {
         Effects { notes: vec![note], ..Effects::default() }
     }

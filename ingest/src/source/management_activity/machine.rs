@@ -75,7 +75,12 @@ pub struct Machine {
     skew_told: bool,
     /// The feed whose turn it is, so that a busy one does not starve the others.
     turn: usize,
+    /// Whether it is the turn of a blob, not of a listing.
+    blob_next: bool,
 }
+
+/// A request, and what is to be committed before it is sent.
+type Work = (What, url::Url, Effects);
 
 impl Machine {
     /// A poller that goes on where the ledger says.
@@ -109,6 +114,7 @@ impl Machine {
             skew: TimeDelta::zero(),
             skew_told: false,
             turn: 0,
+            blob_next: false,
         }
     }
 
@@ -181,40 +187,65 @@ impl Machine {
     }
 
     /// The most urgent request, or when there will be one.
-    fn find_work(&mut self, now: DateTime<Utc>) -> Result<(What, url::Url, Effects), Option<DateTime<Utc>>> {
+    fn find_work(&mut self, now: DateTime<Utc>) -> Result<Work, Option<DateTime<Utc>>> {
         if !self.subscriptions_in_flight && self.subscriptions_due <= now {
             self.subscriptions_in_flight = true;
             return Ok((What::Subscriptions, self.api.subscriptions(), Effects::default()));
         }
+        // By turns: with few requests at once and slow listings, one kind would otherwise keep the other from its work.
+        let found = if self.blob_next {
+            self.find_blob(now).or_else(|| self.find_listing(now))
+        } else {
+            self.find_listing(now).or_else(|| self.find_blob(now))
+        };
+        if let Some(work) = found {
+            self.blob_next = !matches!(work.0, What::Blob { .. });
+            return Ok(work);
+        }
+        let subscriptions = (!self.subscriptions_in_flight).then_some(self.subscriptions_due);
+        Err(self.lanes.iter().filter_map(|lane| lane.next_due(&self.pace, now)).chain(subscriptions).min())
+    }
+
+    /// The feeds in the order of their turns.
+    fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (turn, count) = (self.turn, self.lanes.len());
+        (0..count).map(move |step| (turn + step) % count)
+    }
+
+    fn find_listing(&mut self, now: DateTime<Utc>) -> Option<Work> {
         let moment = self.moment(now);
-        let Machine { api, pace, lanes, turn, .. } = self;
-        let order: Vec<usize> = (0..lanes.len()).map(|step| (*turn + step) % lanes.len()).collect();
-        for &at in &order {
+        for at in self.order() {
+            let Machine { api, pace, lanes, turn, .. } = self;
             let lane = &mut lanes[at];
             if lane.start_due(pace).is_some_and(|due| due <= now) {
                 lane.standing = Standing::Starting;
                 let url = api.start(&lane.feed.content_type);
-                return Ok((What::Start { feed: at }, url, lane.feed.starting(now)));
+                return Some((What::Start { feed: at }, url, lane.feed.starting(now)));
             }
             if lane.may_list(now)
                 && let Some(url) = lane.feed.next_listing(api, pace, moment)
             {
                 *turn = at + 1;
-                return Ok((What::List { feed: at }, url, Effects::default()));
+                return Some((What::List { feed: at }, url, Effects::default()));
             }
         }
-        for at in order {
-            if let Some((blob, uri)) = lanes[at].may_fetch(now).then(|| lanes[at].feed.next_blob(now)).flatten() {
+        None
+    }
+
+    fn find_blob(&mut self, now: DateTime<Utc>) -> Option<Work> {
+        for at in self.order() {
+            let Machine { api, lanes, turn, .. } = self;
+            let lane = &mut lanes[at];
+            if let Some((blob, uri)) = lane.may_fetch(now).then(|| lane.feed.next_blob(now)).flatten() {
                 *turn = at + 1;
                 let (url, is_as_given) = api.blob(&uri, &blob.id);
-                let feed = lanes[at].feed.content_type.clone();
+                let feed = lane.feed.content_type.clone();
                 let foreign = Note::ForeignAddress { feed, kind: "contentUri" };
                 let effects = if is_as_given { Effects::default() } else { Effects::note(foreign) };
-                return Ok((What::Blob { feed: at, blob }, url, effects));
+                return Some((What::Blob { feed: at, blob }, url, effects));
             }
         }
-        let subscriptions = (!self.subscriptions_in_flight).then_some(self.subscriptions_due);
-        Err(self.lanes.iter().filter_map(|lane| lane.next_due(&self.pace, now)).chain(subscriptions).min())
+        None
     }
 
     fn moment(&self, now: DateTime<Utc>) -> Moment {
@@ -349,7 +380,7 @@ impl Machine {
             let more = lane.found(found, &self.pace, now);
             let (feed, enabled) = (lane.feed.content_type.clone(), found == Some(true));
             effects.notes.push(Note::Subscription { feed, enabled });
-            merge(&mut effects, more);
+            effects.merge(more);
         }
         effects
     }
@@ -546,7 +577,7 @@ impl Machine {
         let mut effects = Effects::default();
         for lane in &mut self.lanes {
             let room = PRUNED_ROWS_MAX - effects.changes.len();
-            merge(&mut effects, lane.feed.prune(now, room));
+            effects.merge(lane.feed.prune(now, room));
         }
         effects
     }
@@ -559,12 +590,4 @@ impl Machine {
         self.skew_told = is_off;
         tell.then(|| Note::ClockOff { ahead_seconds: -skew.num_seconds() })
     }
-}
-
-fn merge(effects: &mut Effects, more: Effects) {
-    effects.changes.extend(more.changes);
-    effects.marks.extend(more.marks);
-    effects.coverage.extend(more.coverage);
-    effects.unreadable.extend(more.unreadable);
-    effects.notes.extend(more.notes);
 }

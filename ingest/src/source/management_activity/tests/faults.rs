@@ -339,3 +339,23 @@ fn an_entry_that_names_no_blob_is_set_aside_once() {
     assert_eq!(play.coverage.iter().filter(|row| row.state == CoverageState::Partial).count(), 1);
     assert!(play.marks[FEED] > start());
 }
+
+#[test]
+fn slow_listings_do_not_keep_blobs_from_being_fetched() {
+    // One request at a time, and a listing takes longer than the interval: the next is always due.
+    let pace = Pace { concurrency_max: 1, ..Pace::default() };
+    let mut play = Play::new(&[FEED, "Audit.General"], pace);
+    for minute in 0..20 {
+        play.show(FEED, start() - TimeDelta::minutes(30 - minute));
+    }
+    for _ in 0..80 {
+        let (next, effects) = play.machine.next(play.now);
+        play.apply(effects);
+        let Next::Call(call) = next else { break };
+        play.now += TimeDelta::seconds(70);
+        let outcome = play.answer(&call);
+        let effects = play.machine.heard(*call, outcome, play.now);
+        play.apply(effects);
+    }
+    assert_eq!(play.fetched.len(), 20);
+}
