@@ -148,24 +148,25 @@ fn weight(members: &[&Match]) -> u64 {
     of_id.values().sum()
 }
 
-/// First and last time of every chain there is, tried out one by one.
+/// First and last time of every chain there is, tried out one by one: of chains that agree in both and in their ids,
+/// one is enough.
 fn chains(members: &[Match], names: &[String], timespan: TimeDelta) -> Vec<Span> {
-    let mut chains: Vec<Vec<&Match>> = vec![Vec::new()];
+    let mut chains: BTreeSet<(Option<Span>, BTreeSet<&str>)> = BTreeSet::from([(None, BTreeSet::new())]);
     for name in names {
-        let mut longer = Vec::new();
-        for chain in &chains {
+        let mut longer = BTreeSet::new();
+        for (span, ids) in &chains {
             for one in members.iter().filter(|one| one.member == *name) {
-                let fits = chain.last().is_none_or(|last| last.event_time <= one.event_time)
-                    && chain.first().is_none_or(|first| one.event_time - first.event_time <= timespan)
-                    && chain.iter().all(|other| other.event_id != one.event_id);
-                if fits {
-                    longer.push(chain.iter().copied().chain([one]).collect());
+                let (first, last) = span.unwrap_or((one.event_time, one.event_time));
+                let in_order = last <= one.event_time && one.event_time - first <= timespan;
+                let mut ids = ids.clone();
+                if in_order && ids.insert(&one.event_id) {
+                    longer.insert((Some((first, one.event_time)), ids));
                 }
             }
         }
         chains = longer;
     }
-    chains.iter().filter_map(|chain| Some((chain.first()?.event_time, chain.last()?.event_time))).collect()
+    chains.into_iter().filter_map(|(span, _)| span).collect()
 }
 
 /// The weights of the known days before a day.
