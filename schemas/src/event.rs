@@ -4,6 +4,8 @@
 //! [`Event::read`] is total over JSON objects: whatever an object holds, an event comes out, with a list of
 //! [`Defect`]s where something could not be read as its field's type. Nothing is dropped and nothing fails later.
 
+use std::sync::OnceLock;
+
 use chrono::{DateTime, Utc};
 
 use crate::envelope::Received;
@@ -61,7 +63,8 @@ pub struct Event {
     tenant: Tenant,
     values: Vec<Value>,
     record: serde_json::Value,
-    content_hash: u128,
+    /// Made when it is first asked for: only admit and records without an id need it.
+    content_hash: OnceLock<u128>,
     notify: bool,
     /// What was odd, in the order of `FIELDS`.
     pub defects: Vec<Defect>,
@@ -83,7 +86,11 @@ impl Event {
         if !parsed.value.is_object() {
             return Err(NotARecord::NotAnObject);
         }
-        let content_hash = json::content_hash(&parsed, &received.bytes);
+        // With a key twice, the parsed form does not hold all that the bytes say.
+        let content_hash = match parsed.repeated_key {
+            Some(_) => OnceLock::from(json::content_hash(&parsed, &received.bytes)),
+            None => OnceLock::new(),
+        };
         let mut event = Event {
             tenant: received.origin.tenant.clone(),
             values: Vec::with_capacity(FIELDS.len()),
@@ -151,7 +158,7 @@ impl Event {
 
     /// Hash of what the record says: see [`json::content_hash`].
     pub fn content_hash(&self) -> u128 {
-        self.content_hash
+        *self.content_hash.get_or_init(|| json::value_hash(&self.record))
     }
 
     pub(crate) fn push(&mut self, value: Value) {

@@ -43,15 +43,21 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, InvalidJson> {
 /// A hash of what a record says: equal for two deliveries that differ in key order and white space only. 128 bits of
 /// SHA-256, because the records are written by attackers who may look for collisions.
 pub fn content_hash(parsed: &Parsed, bytes: &[u8]) -> u128 {
-    let mut hash = Sha256::new();
-    if parsed.repeated_key.is_some() {
-        hash.update(b"bytes:");
-        hash.update(bytes);
-    } else {
-        let mut canonical = Vec::with_capacity(bytes.len());
-        write_canonical(&parsed.value, &mut canonical);
-        hash.update(&canonical);
+    if parsed.repeated_key.is_none() {
+        return value_hash(&parsed.value);
     }
+    let mut hash = Sha256::new();
+    hash.update(b"bytes:");
+    hash.update(bytes);
+    first_128_bits(hash)
+}
+
+/// The content hash of a record without repeated keys.
+pub(crate) fn value_hash(value: &Value) -> u128 {
+    let mut canonical = Vec::with_capacity(2048);
+    write_canonical(value, &mut canonical);
+    let mut hash = Sha256::new();
+    hash.update(&canonical);
     first_128_bits(hash)
 }
 
