@@ -224,8 +224,8 @@ pub(super) fn context(days: &Days, rule: &Spike, day: NaiveDate) -> Context {
     let baseline = Baseline::of(&days.weights, rule, day);
     if baseline.is_cold(rule) {
         let known = baseline.days_known;
-        let note = format!("no history: {known} {} known", if known == 1 { "day" } else { "days" });
-        return Context { notes: vec![note.clone()], usual: note };
+        let known = format!("{known} {} known", if known == 1 { "day" } else { "days" });
+        return Context { notes: vec![format!("no history: {known}")], usual: format!("unknown ({known})") };
     }
     Context { notes: Vec::new(), usual: format!("{}", baseline.median) }
 }

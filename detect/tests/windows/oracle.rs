@@ -271,8 +271,8 @@ fn rests_on(
         Operator::Spike(parameters) => {
             let history = history(parameters, members, day);
             if history.len() < parameters.min_days as usize {
-                let note = format!("no history: {} known", days(history.len()));
-                return (vec![note.clone()], note);
+                let known = format!("{} known", days(history.len()));
+                return (vec![format!("no history: {known}")], format!("unknown ({known})"));
             }
             (Vec::new(), format!("{}", median(history)))
         }
