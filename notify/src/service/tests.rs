@@ -97,6 +97,17 @@ impl House {
         true
     }
 
+    /// Waits until everything published has been taken in, before the clock goes on.
+    async fn taken_in(&self) {
+        for _ in 0..5_000 {
+            if self.consumed().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("not taken in");
+    }
+
     async fn entries(&self, sink: &str) -> Vec<Entry> {
         let mut entries = Vec::new();
         for partition in 0..self.log.partitions() {
@@ -253,6 +264,7 @@ async fn failures_are_tried_again_with_the_same_id_and_body() {
     }
     // The receiver has asked for ten minutes: nine are not enough, for anything that goes there.
     house.publish([finding("b", 1)]).await;
+    house.taken_in().await;
     quiet(&house.receiver).await;
     house.hand.advance(TimeDelta::minutes(2));
     house.settled("soc").await;
@@ -290,6 +302,7 @@ async fn a_receiver_that_is_gone_is_left_alone_and_misses_nothing_when_it_is_bac
     house.publish([finding("a", 1)]).await;
     until(|| house.receiver.ids().len() == 1).await;
     house.publish([finding("b", 1)]).await;
+    house.taken_in().await;
     house.hand.advance(TimeDelta::hours(10));
     quiet(&house.receiver).await;
     running.stop().await;
@@ -342,12 +355,14 @@ async fn an_episode_that_moves_goes_on_under_the_key_it_was_first_delivered_unde
     house.settled("soc").await;
     // The successor lies in another partition and may be read first.
     house.publish([finding("b", 1), superseded("a", "b")]).await;
+    house.taken_in().await;
     house.hand.advance(TimeDelta::minutes(6));
     house.settled("soc").await;
     // And again, and then the successor comes by itself later.
     house.publish([superseded("b", "c")]).await;
     house.settled("soc").await;
     house.publish([finding("c", 1)]).await;
+    house.taken_in().await;
     house.hand.advance(TimeDelta::minutes(6));
     house.settled("soc").await;
     assert_eq!(house.receiver.ids(), ["a_1_open", "b_1_open", "c_1_open"]);
@@ -385,6 +400,7 @@ async fn the_updates_of_a_growing_finding_are_few_and_end_with_the_newest() {
     house.settled("soc").await;
     for revision in 11..20 {
         house.publish([finding("a", revision)]).await;
+        house.taken_in().await;
         house.hand.advance(TimeDelta::seconds(10));
     }
     quiet(&house.receiver).await;

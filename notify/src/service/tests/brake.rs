@@ -33,6 +33,7 @@ async fn old_findings_arrive_as_one_digest_for_each_tenant() {
     // The next digest keeps its distance and takes in what comes meanwhile; what has only grown is no news.
     house.publish([old("b0", 1)]).await;
     house.publish([old("b1", 1), old("a1", 3), Finding { event_count: 1, ..old("a2", 2) }]).await;
+    house.taken_in().await;
     quiet(&house.receiver).await;
     house.hand.advance(TimeDelta::minutes(11));
     house.settled("soc").await;
@@ -101,6 +102,7 @@ async fn a_storm_ends_in_a_digest_that_names_all_and_lets_the_worst_through() {
 
     // Within the window nothing more goes out; after it, single messages again.
     house.publish([finding("later", 1)]).await;
+    house.taken_in().await;
     quiet(&house.receiver).await;
     house.hand.advance(TimeDelta::minutes(11));
     house.settled("soc").await;
