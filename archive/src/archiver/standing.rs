@@ -37,7 +37,8 @@ impl Standing {
     fn insert(&mut self, finding: Finding) {
         let tenant = self.tenants.entry(finding.tenant.as_str().to_owned()).or_default();
         match tenant.get(&finding.id) {
-            Some(known) if known.revision >= finding.revision => {}
+            // A rule whose meaning has changed counts its revisions anew; what it says now holds.
+            Some(known) if known.revision >= finding.revision && known.rule.version == finding.rule.version => {}
             _ => {
                 tenant.insert(finding.id.clone(), finding);
             }

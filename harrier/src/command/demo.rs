@@ -66,9 +66,10 @@ pub async fn run(global: &Global, options: &Demo, metrics: Arc<Metrics>) -> anyh
         }
     };
     let (findings, records) = played?;
-    let text = core.metrics.text()?;
     services.stop().await?;
     server.finished().await;
+    // After the services have ended, so that it says what they did in the end.
+    let text = core.metrics.text()?;
     tenant.stop().await;
     println!("\n{} records collected, {} findings.\n", grouped(records), findings);
     questions(&folder, &story.victim).await?;
@@ -112,6 +113,9 @@ fn pace() -> Pace {
         mark_step: TimeDelta::seconds(1),
         coverage_step: TimeDelta::seconds(5),
         backoff: TimeDelta::milliseconds(500),
+        // The played subscriptions have their content at once.
+        warm_up: TimeDelta::zero(),
+        start_interval: TimeDelta::seconds(1),
         requests_per_minute: 60_000,
         ..Pace::default()
     }

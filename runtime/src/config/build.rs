@@ -12,7 +12,7 @@ use super::problem::{Problem, Problems, line_of, shown};
 use super::value::{InvalidValue, domain, endpoint, parse_duration, secret_file, sink_name};
 use super::written::{Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSink, WrittenTenant};
 use super::{
-    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, DetectConfig, Endpoints, HttpConfig,
+    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig,
     LogConfig, PollConfig, RulesConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
 };
 
@@ -50,9 +50,6 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
     if let Some(flush_interval) = builder.duration("flush_interval", written.archive_flush_interval, &FLUSH_INTERVAL) {
         config.archive = ArchiveConfig { flush_interval };
     }
-    if let Some(keep_hot) = builder.duration("keep_hot", written.detect_keep_hot, &KEEP_HOT) {
-        config.detect = DetectConfig { keep_hot };
-    }
     config
 }
 
@@ -67,8 +64,6 @@ const KEEP: Range = Range { least: "1h", most: "365d" };
 /// Content is listed for seven days: an hour between two looks loses nothing but time.
 const POLL_INTERVAL: Range = Range { least: "1s", most: "1h" };
 const FLUSH_INTERVAL: Range = Range { least: "1s", most: "1h" };
-/// Deliveries a day late are common; a state that forgets sooner would judge them without their fellows.
-const KEEP_HOT: Range = Range { least: "24h", most: "365d" };
 const MAX_AGE: Range = Range { least: "1m", most: "3650d" };
 
 /// Something with a name that must be its own, and where the name stands.

@@ -60,7 +60,6 @@ pub struct Config {
     pub http: HttpConfig,
     pub poll: PollConfig,
     pub archive: ArchiveConfig,
-    pub detect: DetectConfig,
     /// What is allowed and probably not meant. `harrier check` shows it.
     pub warnings: Vec<ConfigProblem>,
 }
@@ -208,13 +207,6 @@ pub struct ArchiveConfig {
     pub flush_interval: Duration,
 }
 
-/// `[detect]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DetectConfig {
-    /// How long matched records stay in the state past the completeness mark.
-    pub keep_hot: Duration,
-}
-
 impl Default for LogConfig {
     /// A week, so that a consumer's defect found on Monday can be repaired from the log.
     fn default() -> Self {
@@ -236,16 +228,10 @@ impl Default for PollConfig {
 }
 
 impl Default for ArchiveConfig {
-    /// A minute: an analyst sees what has just happened, and a day is at most 1,440 small files before compaction.
+    /// Half a minute: a row is at most a minute old when it can be read, whatever else it waits for, and a day is at
+    /// most 2,880 small files before compaction.
     fn default() -> Self {
-        ArchiveConfig { flush_interval: Duration::from_secs(60) }
-    }
-}
-
-impl Default for DetectConfig {
-    /// Microsoft keeps content for seven days, so nothing it delivers is later than that.
-    fn default() -> Self {
-        DetectConfig { keep_hot: 7 * DAY }
+        ArchiveConfig { flush_interval: Duration::from_secs(30) }
     }
 }
 
@@ -284,7 +270,6 @@ impl Config {
             http: HttpConfig::default(),
             poll: PollConfig::default(),
             archive: ArchiveConfig::default(),
-            detect: DetectConfig::default(),
             warnings: Vec::new(),
         }
     }

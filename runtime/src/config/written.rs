@@ -43,7 +43,6 @@ pub(super) struct Written {
     pub http_listen: Text,
     pub poll_interval: Text,
     pub archive_flush_interval: Text,
-    pub detect_keep_hot: Text,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +127,6 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
     written.http_listen = root.only_text("http", "[http]", "listen", problems);
     written.poll_interval = root.only_text("poll", "[poll]", "interval", problems);
     written.archive_flush_interval = root.only_text("archive", "[archive]", "flush_interval", problems);
-    written.detect_keep_hot = root.only_text("detect", "[detect]", "keep_hot", problems);
     root.end(problems);
     Some(written)
 }
