@@ -47,7 +47,13 @@ fn main() {
     findings.sort_by_key(|finding| (finding.first_event, &finding.rule.title));
     for finding in &findings {
         *by_rule.entry(&finding.rule.title).or_default() += 1;
-        println!("{} {:13} {}  [{} records]", finding.first_event.format("%F %T"), finding.rule.level.as_str(), finding.rule.title, finding.event_count);
+        println!(
+            "{} {:13} {}  [{} records]",
+            finding.first_event.format("%F %T"),
+            finding.rule.level.as_str(),
+            finding.rule.title,
+            finding.event_count
+        );
         println!("    {}", finding.reason);
         finding.notes.iter().for_each(|note| println!("    note: {note}"));
     }
@@ -56,7 +62,8 @@ fn main() {
 }
 
 fn collect(folder: &Path, sources: &mut Vec<Source>) {
-    let mut entries: Vec<_> = std::fs::read_dir(folder).expect("a folder of rules").map(|entry| entry.expect("an entry").path()).collect();
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder).expect("a folder of rules").map(|entry| entry.expect("an entry").path()).collect();
     entries.sort();
     for path in entries {
         if path.is_dir() {
