@@ -152,7 +152,7 @@ pub enum FindingsAction {
 
 #[derive(Debug, Args)]
 pub struct Timeline {
-    /// A user, mailbox, address, session id, finding id or incident id.
+    /// A user, mailbox, address, session id, application id, finding id or incident id.
     pub value: String,
     /// From here on: RFC 3339, or so long ago, such as 7d or 12h.
     #[arg(long, value_parser = moment)]

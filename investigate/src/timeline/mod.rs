@@ -27,7 +27,7 @@ const RECORDS_MAX: usize = 200_000;
 /// What to show.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// A user, mailbox, address, session id, finding id or incident id.
+    /// A user, mailbox, address, session id, application id, finding id or incident id.
     pub value: String,
     pub since: Option<DateTime<Utc>>,
     pub until: Option<DateTime<Utc>>,
@@ -118,9 +118,12 @@ struct Span {
 }
 
 /// Which records belong to the value: by the columns a person would name, or through a finding's evidence.
-const BELONGS: &str = "(user_id = $value OR mailbox_owner = $value OR client_ip = $value OR session_id = $value \
+const BELONGS: &str = "(user_id = $value OR mailbox_owner = $value OR client_ip = $value OR session_id = $value OR app_id = $value \
     OR id IN (SELECT e.event_id FROM evidence e JOIN findings f ON f.id = e.finding_id AND f.tenant = e.tenant \
               WHERE f.status IN ('open', 'final') AND (f.id = $value OR f.incident_id = $value)))";
+
+/// The type of `event_time`. SQL's own TIMESTAMP counts nanoseconds and ends in 2262, before the far future.
+const TIME: &str = "Timestamp(Microsecond, Some(\"UTC\"))";
 
 /// Asks the archive.
 pub async fn timeline(sql: &Sql, question: &Question) -> Result<Timeline, Error> {
@@ -140,7 +143,7 @@ pub async fn timeline(sql: &Sql, question: &Question) -> Result<Timeline, Error>
     let parameters = [("value", value.as_str()), ("from", &from_text), ("to", &to_text)];
     let text = format!(
         "SELECT id, event_time, user_id, mailbox_owner, client_ip, session_id, operation, outcome, item_count, object_id \
-         FROM events WHERE event_time >= CAST($from AS TIMESTAMP) AND event_time <= CAST($to AS TIMESTAMP) AND {BELONGS} \
+         FROM events WHERE event_time >= arrow_cast($from, '{TIME}') AND event_time <= arrow_cast($to, '{TIME}') AND {BELONGS} \
          ORDER BY event_time, id LIMIT {}",
         RECORDS_MAX + 1
     );
