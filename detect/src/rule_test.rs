@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use schemas::envelope::{Origin, Received};
 use schemas::tenant::Tenant;
+use schemas::text::escape_controls;
 
 use crate::matcher::Matcher;
 use crate::offline::Offline;
+use crate::rule::RuleSet;
 use crate::rule::model::{Rule, RuleTest};
-use crate::rule::{RuleSet, text};
 
 /// How a test's records are delivered. The findings must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,12 +134,5 @@ fn received(tenant: &Tenant, record: &serde_json::Value) -> Received {
 
 /// A failure's text for a terminal: nothing in it acts.
 pub fn printable(failure: &Failure) -> String {
-    let mut out = String::new();
-    for (index, line) in failure.to_string().split('\n').enumerate() {
-        if index > 0 {
-            out.push('\n');
-        }
-        text::escape(line, &mut out);
-    }
-    out
+    failure.to_string().split('\n').map(escape_controls).collect::<Vec<_>>().join("\n")
 }

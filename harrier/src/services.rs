@@ -154,60 +154,110 @@ fn make_private_folder(folder: &Path) -> anyhow::Result<()> {
     builder.create(folder).with_context(|| format!("cannot make the folder {}", folder.display()))
 }
 
+/// What ends before what: whoever writes, before whoever reads what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Ingest,
+    Detect,
+    /// Archive, notification, and what looks after them.
+    Rest,
+}
+
+/// How long detection may take to judge what came last, once the end is asked for. What is left is judged by the next.
+const LAST_JUDGED_WITHIN: Duration = Duration::from_secs(20);
+
 /// Services under way. The first that fails ends the wait for anything else.
 pub struct Services {
+    stages: [Running; 3],
+}
+
+struct Running {
     tasks: JoinSet<anyhow::Result<()>>,
     trigger: Trigger,
     shutdown: Shutdown,
 }
 
-impl Services {
-    pub fn new() -> Services {
+impl Running {
+    fn new() -> Running {
         let (trigger, shutdown) = shutdown::channel();
-        Services { tasks: JoinSet::new(), trigger, shutdown }
+        Running { tasks: JoinSet::new(), trigger, shutdown }
     }
 
-    pub fn shutdown(&self) -> Shutdown {
-        self.shutdown.clone()
-    }
-
-    pub fn spawn<E: Into<anyhow::Error> + 'static>(
-        &mut self,
-        name: &'static str,
-        service: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) {
-        self.tasks
-            .spawn(async move { service.await.map_err(|error| error.into().context(format!("{name} has stopped"))) });
-    }
-
-    pub fn spawn_detect(&mut self, core: &Core) {
-        let (log, rules, matcher) = (core.log.clone(), core.rules.clone(), core.matcher.clone());
-        let (clock, metrics) = (core.clock.clone(), core.metrics.clone());
-        self.spawn("detection", detect::service::run(log, rules, matcher, clock, metrics, self.shutdown()));
-    }
-
-    /// Lets `work` go on until it is done, or a service fails.
-    pub async fn until<T>(&mut self, work: impl Future<Output = T>) -> anyhow::Result<T> {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                output = &mut work => return Ok(output),
-                Some(ended) = self.tasks.join_next() => ended.context("a service was lost")??,
-            }
-        }
-    }
-
-    /// Asks every service to end and waits until all have.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.trigger.stop();
+    async fn stop(self) -> anyhow::Result<()> {
+        let Running { mut tasks, trigger, .. } = self;
+        trigger.stop();
         let mut result = Ok(());
-        while let Some(ended) = self.tasks.join_next().await {
+        while let Some(ended) = tasks.join_next().await {
             let ended = ended.context("a service was lost").and_then(|ended| ended);
             if result.is_ok() {
                 result = ended;
             }
         }
         result
+    }
+}
+
+impl Services {
+    pub fn new() -> Services {
+        Services { stages: [Running::new(), Running::new(), Running::new()] }
+    }
+
+    /// Asked for when a stage is to end.
+    pub fn shutdown(&self, stage: Stage) -> Shutdown {
+        self.stages[stage as usize].shutdown.clone()
+    }
+
+    pub fn spawn<E: Into<anyhow::Error> + 'static>(
+        &mut self,
+        stage: Stage,
+        name: &'static str,
+        service: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        self.stages[stage as usize]
+            .tasks
+            .spawn(async move { service.await.map_err(|error| error.into().context(format!("{name} has stopped"))) });
+    }
+
+    pub fn spawn_detect(&mut self, core: &Core) {
+        let (log, rules, matcher) = (core.log.clone(), core.rules.clone(), core.matcher.clone());
+        let shutdown = self.shutdown(Stage::Detect);
+        let service = detect::service::run(log, rules, matcher, core.metrics.clone(), shutdown);
+        self.spawn(Stage::Detect, "detection", service);
+    }
+
+    /// Lets `work` go on until it is done, or a service fails.
+    pub async fn until<T>(&mut self, work: impl Future<Output = T>) -> anyhow::Result<T> {
+        tokio::pin!(work);
+        let [ingest, detect, rest] = &mut self.stages;
+        loop {
+            let ended = tokio::select! {
+                output = &mut work => return Ok(output),
+                Some(ended) = ingest.tasks.join_next() => ended,
+                Some(ended) = detect.tasks.join_next() => ended,
+                Some(ended) = rest.tasks.join_next() => ended,
+            };
+            ended.context("a service was lost")??;
+        }
+    }
+
+    /// Asks every service to end, stage by stage, and waits until all have: so that what has been received is judged,
+    /// and what has been judged is archived. Every stage is ended also if one before it failed.
+    pub async fn stop(self, log: &dyn Log) -> anyhow::Result<()> {
+        let [ingest, detect, rest] = self.stages;
+        let ingested = ingest.stop().await;
+        if !detect.tasks.is_empty() {
+            let judged = async {
+                consumed(log, Consumer::Match, Topic::Records).await?;
+                consumed(log, Consumer::Correlate, Topic::Matches).await
+            };
+            match tokio::time::timeout(LAST_JUDGED_WITHIN, judged).await {
+                Ok(judged) => judged?,
+                Err(_) => tracing::warn!(event = "stopped_before_all_was_judged"),
+            }
+        }
+        let detected = detect.stop().await;
+        let rested = rest.stop().await;
+        ingested.and(detected).and(rested)
     }
 }
 

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use schemas::text::{acts, push_escaped};
+
 /// Most values of one field in a plain text; the rest is counted.
 const VALUES_SHOWN_MAX: usize = 5;
 
@@ -156,7 +158,7 @@ fn check_name(name: &str) -> Result<(), InvalidTemplateKind> {
     if name.is_empty() {
         return Err(InvalidTemplateKind::Empty);
     }
-    let forbidden = |c: char| c == '{' || is_single_quote(c) || is_double_quote(c) || needs_escape(c);
+    let forbidden = |c: char| c == '{' || is_single_quote(c) || is_double_quote(c) || acts(c);
     if name.len() > NAME_LENGTH_MAX || name.contains(forbidden) {
         return Err(InvalidTemplateKind::InvalidName);
     }
@@ -175,7 +177,7 @@ fn plain(values: &[String], out: &mut String) {
         if value.is_empty() {
             out.push_str("\"\"");
         }
-        escape(value, out);
+        value.chars().for_each(|c| push_escaped(c, out));
     }
     if values.len() > VALUES_SHOWN_MAX {
         // Writing into a String cannot fail.
@@ -206,29 +208,6 @@ fn literal(value: &str, out: &mut String) {
         push_escaped(c, out);
     }
     out.push('\'');
-}
-
-/// Appends `text` with every character that could act on a terminal or hide in a line written as `\u{1b}`.
-pub fn escape(text: &str, out: &mut String) {
-    text.chars().for_each(|c| push_escaped(c, out));
-}
-
-fn push_escaped(c: char, out: &mut String) {
-    match c {
-        '\n' => out.push_str("\\n"),
-        '\r' => out.push_str("\\r"),
-        '\t' => out.push_str("\\t"),
-        c if needs_escape(c) => out.extend(c.escape_unicode()),
-        c => out.push(c),
-    }
-}
-
-/// Control characters, line and paragraph separators, and the invisible ones that reorder or hide text.
-fn needs_escape(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn is_single_quote(c: char) -> bool {
@@ -319,11 +298,11 @@ mod tests {
     #[test]
     fn a_hostile_value_cannot_act_in_plain_text() {
         for (value, expected) in [
-            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("\u{1b}[2J", "\\x1b[2J"),
             ("a\r\nfake line", "a\\r\\nfake line"),
             ("gpj.\u{202e}exe", "gpj.\\u{202e}exe"),
             ("a\u{2066}b\u{2028}c\u{feff}", "a\\u{2066}b\\u{2028}c\\u{feff}"),
-            ("\u{9b}31m\0", "\\u{9b}31m\\u{0}"),
+            ("\u{9b}31m\0", "\\x9b31m\\x00"),
             ("{client_ip}", "{client_ip}"),
             ("Zoë 漢字 😀", "Zoë 漢字 😀"),
         ] {
@@ -343,7 +322,7 @@ mod tests {
                 &["\u{2019}; evil \u{2018}\u{201a}\u{201b}"],
                 "'\u{2019}\u{2019}; evil \u{2018}\u{2018}\u{201a}\u{201a}\u{201b}\u{201b}'",
             ),
-            (&["a\nevil\r\u{1b}"], "'a\\nevil\\r\\u{1b}'"),
+            (&["a\nevil\r\u{1b}"], "'a\\nevil\\r\\x1b'"),
             (&["$(evil) `\" ${x} --%"], "'$(evil) `\" ${x} --%'"),
         ] {
             assert_eq!(render("{v}", values, Quoting::PowerShell), expected);

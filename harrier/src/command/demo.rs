@@ -23,7 +23,7 @@ use simulate::FakeTenant;
 
 use crate::cli::{Demo, Global, Role};
 use crate::exit::Outcome;
-use crate::services::{Core, REVISION, Services, consumed};
+use crate::services::{Core, REVISION, Services, Stage, consumed};
 use crate::show::{ProgressLine, grouped, shell_quoted};
 
 /// How long the story day takes.
@@ -54,19 +54,19 @@ pub async fn run(global: &Global, options: &Demo, metrics: Arc<Metrics>) -> anyh
     let readiness = Readiness::default();
     super::run::start(&core, &mut services, Role::All, &readiness, pace())?;
     let operators = Operators { metrics: core.metrics.clone(), readiness, revision: REVISION };
-    let server = runtime::http::serve(([127, 0, 0, 1], 0).into(), operators, services.shutdown()).await?;
+    let server = runtime::http::serve(([127, 0, 0, 1], 0).into(), operators, services.shutdown(Stage::Rest)).await?;
     let address = server.address();
 
     let played = tokio::select! {
         result = services.until(play(&core, &tenant, global.quiet)) => result?,
         _ = tokio::signal::ctrl_c() => {
             println!("\nstopped; what was collected so far is in {}", folder.display());
-            services.stop().await?;
+            services.stop(&*core.log).await?;
             return Ok(Outcome::Incomplete);
         }
     };
     let (findings, records) = played?;
-    services.stop().await?;
+    services.stop(&*core.log).await?;
     server.finished().await;
     // After the services have ended, so that it says what they did in the end.
     let text = core.metrics.text()?;

@@ -17,7 +17,7 @@ use schemas::text::escape_controls;
 
 use crate::cli::{Global, Import};
 use crate::exit::Outcome;
-use crate::services::{Core, Services, config, consumed, ends};
+use crate::services::{Core, Services, Stage, config, consumed, ends};
 use crate::show::{ProgressLine, grouped, shell_quoted};
 
 /// How often the progress display changes.
@@ -33,25 +33,23 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
     let core = Core::open(config, &domains, metrics)?;
     let started = Instant::now();
     let before = Before::read(&*core.log).await?;
-    let mut detecting = Services::new();
-    detecting.spawn_detect(&core);
-    let mut archiving = Services::new();
-    let (archiver, archive_end) = (core.archiver(), archiving.shutdown());
-    archiving.spawn("the archive", async move { archiver.run(archive_end).await });
+    let mut services = Services::new();
+    services.spawn_detect(&core);
+    let (archiver, archive_end) = (core.archiver(), services.shutdown(Stage::Rest));
+    services.spawn(Stage::Rest, "the archive", async move { archiver.run(archive_end).await });
 
     let progress = Arc::new(Progress::default());
     let report = {
         let work = with_progress(read(&core, options, &progress), &progress, global.quiet);
-        detecting.until(archiving.until(work)).await???
+        services.until(work).await??
     };
     // Matches exist only once their records have been judged, so the order of these two matters.
     let judged = async {
         consumed(&*core.log, Consumer::Match, Topic::Records).await?;
         consumed(&*core.log, Consumer::Correlate, Topic::Matches).await
     };
-    detecting.until(archiving.until(judged)).await???;
-    detecting.stop().await?;
-    archiving.stop().await?;
+    services.until(judged).await??;
+    services.stop(&*core.log).await?;
     // Where another process is the archiver, its next flush has our rows.
     for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
         consumed(&*core.log, Consumer::Archive, topic).await?;

@@ -16,7 +16,7 @@ use runtime::shutdown::Shutdown;
 
 use crate::cli::{Global, Role, Run};
 use crate::exit::{ConfigurationError, Outcome};
-use crate::services::{Core, REVISION, Services, config};
+use crate::services::{Core, REVISION, Services, Stage, config};
 
 /// How often what everybody has consumed is deleted from the log, and what left the archive's tables from the disk.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(3600);
@@ -40,11 +40,11 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     let mut services = Services::new();
     start(&core, &mut services, options.role, &readiness, pace(&core.config))?;
     let operators = Operators { metrics: core.metrics.clone(), readiness, revision: REVISION };
-    let server = runtime::http::serve(core.config.http.listen, operators, services.shutdown()).await?;
+    let server = runtime::http::serve(core.config.http.listen, operators, services.shutdown(Stage::Rest)).await?;
     tracing::info!(event = "started", http = %server.address(), data_dir = %core.config.data_dir.display());
     services.until(stop_signal()).await??;
     tracing::info!(event = "stopping");
-    tokio::time::timeout(STOP_BUDGET, services.stop()).await.context("services did not stop in time")??;
+    tokio::time::timeout(STOP_BUDGET, services.stop(&*core.log)).await.context("services did not stop in time")??;
     server.finished().await;
     Ok(Outcome::Done)
 }
@@ -82,8 +82,8 @@ pub fn start(
         services.spawn_detect(core);
     }
     if runs(Role::Archive) {
-        let (archiver, shutdown) = (core.archiver(), services.shutdown());
-        services.spawn("the archive", async move { archiver.run(shutdown).await });
+        let (archiver, shutdown) = (core.archiver(), services.shutdown(Stage::Rest));
+        services.spawn(Stage::Rest, "the archive", async move { archiver.run(shutdown).await });
     }
     if runs(Role::Notify) {
         let sinks = sinks(&core.config)?;
@@ -91,10 +91,12 @@ pub fn start(
             core.metrics.begin(&[("sink", &sink.name), ("type", &sink.kind)]);
         }
         let (log, clock, metrics) = (core.log.clone(), core.clock.clone(), core.metrics.clone());
-        services.spawn("notification", notify::run(log, sinks, clock, services.shutdown(), metrics));
+        let notify = notify::run(log, sinks, clock, services.shutdown(Stage::Rest), metrics);
+        services.spawn(Stage::Rest, "notification", notify);
     }
     let part = readiness.part("log");
     services.spawn(
+        Stage::Rest,
         "housekeeping",
         housekeeping(
             core.log.clone(),
@@ -103,7 +105,7 @@ pub fn start(
             core.clock.clone(),
             core.metrics.clone(),
             part,
-            services.shutdown(),
+            services.shutdown(Stage::Rest),
         ),
     );
     Ok(())
@@ -112,15 +114,20 @@ pub fn start(
 fn start_ingest(core: &Core, services: &mut Services, readiness: &Readiness, pace: Pace) -> anyhow::Result<()> {
     let health = Health::default();
     let part = readiness.part("ingest");
-    services.spawn("the watch over sources", watch(health.clone(), part, services.shutdown()));
+    let shutdown = services.shutdown(Stage::Ingest);
+    services.spawn(Stage::Ingest, "the watch over sources", watch(health.clone(), part, shutdown.clone()));
     let (log, clock, metrics) = (core.log.clone(), core.clock.clone(), core.metrics.clone());
-    services.spawn("the heartbeat", beat(log, clock, HEARTBEAT_INTERVAL, services.shutdown(), metrics));
+    services.spawn(Stage::Ingest, "the heartbeat", beat(log, clock, HEARTBEAT_INTERVAL, shutdown.clone(), metrics));
     for tenant in &core.config.tenants {
         let Some(source) = source(tenant)? else { continue };
         let poller = Poller::new(source, pace.clone())?;
         let (log, clock, metrics) = (core.log.clone(), core.clock.clone(), core.metrics.clone());
-        let (shutdown, health) = (services.shutdown(), health.clone());
-        services.spawn("polling", async move { poller.run(log, clock, shutdown, metrics, health).await });
+        let (shutdown, health) = (shutdown.clone(), health.clone());
+        services.spawn(
+            Stage::Ingest,
+            "polling",
+            async move { poller.run(log, clock, shutdown, metrics, health).await },
+        );
     }
     Ok(())
 }

@@ -47,6 +47,8 @@ struct About {
     level: Level,
     target: &'static str,
     message: String,
+    /// The `event` field: what a line without a message is about.
+    event: Option<Value>,
 }
 
 impl Lines {
@@ -66,7 +68,9 @@ impl Lines {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         for (about, held_back) in state.limiter.over(now) {
-            text.push_str(&self.line(now, &about, &[("held_back", held_back.into())]));
+            let mut fields = vec![("held_back", held_back.into())];
+            fields.extend(about.event.clone().map(|event| ("event", event)));
+            text.push_str(&self.line(now, &about, &fields));
         }
         let limited = about.level <= Level::INFO;
         if !limited || state.limiter.admit(now, hash_of(about, fields), place, about) {
@@ -106,7 +110,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
                 outer.0.iter().for_each(|(name, value)| fields.add(name, value.clone()));
             }
         }
-        let about = About { level: *metadata.level(), target: metadata.target(), message };
+        let named = fields.0.iter().find(|(name, _)| *name == "event").map(|(_, value)| value.clone());
+        let about = About { level: *metadata.level(), target: metadata.target(), message, event: named };
         // Each place has metadata of its own, which lives as long as the program.
         self.write(std::ptr::from_ref(metadata) as usize, &about, &fields);
     }

@@ -3,6 +3,7 @@
 //! The HTTP status decides last: the service throttles with 403, refuses with 400, and most statuses are undocumented.
 //! First comes the code in the body, then the codes that stand in a body that is not JSON, then known sentences.
 
+use schemas::text::push_escaped;
 use serde::Deserialize;
 
 /// What to do about a refusal. See apis/01 of the reference for where each comes from.
@@ -198,10 +199,7 @@ pub fn shown(text: &str) -> String {
             out.push('…');
             break;
         }
-        // The last ranges reorder or hide what stands beside them.
-        let acts = c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if acts { out.extend(c.escape_default()) } else { out.push(c) }
+        push_escaped(c, &mut out);
     }
     out
 }
@@ -249,7 +247,7 @@ mod tests {
 
     #[test]
     fn texts_from_outside_are_cut_and_cannot_act() {
-        assert_eq!(shown("a\x1b[31m\n\u{202e}é"), "a\\u{1b}[31m\\n\\u{202e}é");
+        assert_eq!(shown("a\x1b[31m\n\u{202e}é"), "a\\x1b[31m\\n\\u{202e}é");
         assert_eq!(shown(&"x".repeat(5_000)).chars().count(), SHOWN_CHARACTERS_MAX + 1);
         assert!(understand(500, &vec![0xff; 100_000]).to_string().len() < 2_000);
     }
