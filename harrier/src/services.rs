@@ -221,7 +221,7 @@ impl Services {
     pub fn spawn_detect(&mut self, core: &Core) {
         let (log, rules, matcher) = (core.log.clone(), core.rules.clone(), core.matcher.clone());
         let shutdown = self.shutdown(Stage::Detect);
-        let service = detect::service::run(log, rules, matcher, core.metrics.clone(), shutdown);
+        let service = detect::service::run(log, rules, matcher, core.clock.clone(), core.metrics.clone(), shutdown);
         self.spawn(Stage::Detect, "detection", service);
     }
 

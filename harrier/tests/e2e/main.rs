@@ -1,0 +1,16 @@
+//! The real binary from the outside: its command line, its files, its exit codes, and what a kill leaves behind.
+//!
+//! One test binary, which links neither the archive nor the log: everything is asked of `harrier` itself, so that only
+//! what a user can see counts. Loopback only, ports of the system's choosing, and every wait has an end.
+
+mod bad_input;
+mod binary;
+mod first_rule;
+mod import;
+mod kill;
+mod operate;
+mod others_read_it;
+mod sample;
+mod service;
+mod sinks;
+mod sql;
