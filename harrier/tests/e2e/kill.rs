@@ -34,10 +34,11 @@ fn ten_kills_lose_nothing_double_nothing_and_change_no_finding() {
     let mut dice = Dice::from_environment();
     let mut options = small_world(dice.below(1_000));
     options.pace = Pace::Fast { real: PLAYED_IN };
-    options.faults = vec![Fault::TruncatedBody, Fault::ExpiredToken];
+    options.faults = vec![Fault::TruncatedBody, Fault::ServerError, Fault::ExpiredToken];
     println!("world {} ends {}", options.seed, options.end.to_rfc3339());
     let harrier = Harrier::new();
     let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
     let config = configure(&harrier, &options, tenant.fake.address(), "1s", "");
 
     let started = Instant::now();
@@ -76,6 +77,9 @@ fn ten_kills_lose_nothing_double_nothing_and_change_no_finding() {
     let settled = until(SETTLE_TIME_MAX, all);
     println!("{:?}: all is there: {settled}; {:?}", started.elapsed(), tenant.fake.served());
     let stderr = service.stderr();
+    if !settled {
+        println!("{}\n{stderr}", service.get("/metrics").1);
+    }
     assert_eq!(service.terminate(), Some(0), "{stderr}");
     assert!(tenant.fake.served().faults > 0, "faults were played");
 

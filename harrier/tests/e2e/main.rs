@@ -3,6 +3,9 @@
 //! One test binary, which links neither the archive nor the log: everything is asked of `harrier` itself, so that only
 //! what a user can see counts. Loopback only, ports of the system's choosing, and every wait has an end.
 
+// The lint spares tests, but not the functions that they share.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod bad_input;
 mod binary;
 mod first_rule;

@@ -27,6 +27,7 @@ fn a_service_is_alive_ready_and_measured() {
     (options.users, options.days) = (3, 1);
     options.faults = vec![Fault::ServerError];
     let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
     let harrier = Harrier::new();
     // A port that nobody listens on any more: the sink fails.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
