@@ -25,6 +25,16 @@ pub enum Error {
     /// A message of the log is not what its topic holds: the log is damaged.
     #[error("offset {offset} of {topic}/{partition} is not what it should be")]
     Message { topic: &'static str, partition: u32, offset: u64 },
+    /// The table was filled from another log than the one in use: its position means nothing here. The log was lost or
+    /// replaced while the archive was kept, or the other way round. For an operator: restore the log that belongs to the archive, or begin with a
+    /// new data folder and keep this archive for reading.
+    #[error("the table {table} was filled from another log; use the log that belongs to it, or a new data folder")]
+    OtherLog { table: &'static str },
+    /// The table has read further than the log reaches: the log is an older copy than the archive.
+    #[error(
+        "the table {table} has read up to offset {position} of {topic}/{partition}, but the log ends at {end}: the log is older than the archive"
+    )]
+    LogBehind { table: &'static str, topic: &'static str, partition: u32, position: u64, end: u64 },
     /// A log entry could not be written as JSON: a defect of ours.
     #[error("a commit could not be written: {0}")]
     Json(#[from] serde_json::Error),

@@ -239,3 +239,22 @@ async fn sql_reads_and_never_writes() {
     let value = [("user", "x' OR '1'='1")];
     assert!(sql.query_ndjson("SELECT id FROM events WHERE user_id = $user", &value).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_skipped() {
+    let world = World::new();
+    world.records(0, &[(&record("a", "2026-11-22T10:00:00"), 'a')]).await;
+    world.drain().await;
+    let archiver = |log: Arc<dyn Log>| {
+        let store = Store::folder(&world.folder.path().join("archive")).unwrap();
+        Archiver::new(log, store, Clock::system(), Settings::default(), Metrics::new("test"))
+    };
+    let ended = || {
+        let (trigger, shutdown) = shutdown::channel();
+        trigger.stop();
+        shutdown
+    };
+    let other: Arc<dyn Log> = Arc::new(Embedded::open(&world.folder.path().join("other.sqlite"), 2).unwrap());
+    let refused = archiver(other).run(ended()).await.unwrap_err();
+    assert!(matches!(refused, archive::Error::OtherLog { .. }), "{refused}");
+}

@@ -58,6 +58,8 @@ pub enum Command {
     Check,
     /// What could not be used, with its place and reason.
     DeadLetters(DeadLetters),
+    /// Try the sinks of the configuration.
+    Sink(Sink),
     /// Play a fake Microsoft 365 tenant on a loopback address.
     Simulate(Simulate),
 }
@@ -107,7 +109,7 @@ pub struct Import {
 #[derive(Debug, Args)]
 pub struct Sql {
     /// The query.
-    #[arg(required_unless_present = "file")]
+    #[arg(required_unless_present = "file", allow_hyphen_values = true)]
     pub query: Option<String>,
     /// Read the query from a file.
     #[arg(long, short = 'f', conflicts_with = "query")]
@@ -196,6 +198,21 @@ pub enum DeadLettersAction {
     List {
         #[arg(long, default_value_t = 50)]
         limit: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Sink {
+    #[command(subcommand)]
+    pub action: SinkAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SinkAction {
+    /// Send one message that says it is a trial.
+    Test {
+        /// The sink's name.
+        name: String,
     },
 }
 

@@ -149,7 +149,7 @@ impl Archiver {
         let mut writers = Vec::with_capacity(TABLES.len());
         for table in TABLES {
             let delta = DeltaTable::open(self.store.clone(), table).await?;
-            writers.push(Writer::new(delta, self.log.partitions()).await?);
+            writers.push(Writer::new(delta, &*self.log).await?);
         }
         Ok(writers)
     }
@@ -229,6 +229,7 @@ pub(crate) struct Source {
 /// One table being written.
 struct Writer {
     delta: DeltaTable,
+    log_id: String,
     sources: Vec<Source>,
     rows: Rows,
     /// When the oldest thing not committed was read.
@@ -238,21 +239,28 @@ struct Writer {
 }
 
 impl Writer {
-    async fn new(delta: DeltaTable, partitions: u32) -> Result<Writer, Error> {
+    async fn new(delta: DeltaTable, log: &dyn Log) -> Result<Writer, Error> {
         let table = delta.table();
+        let log_id = log.id().to_owned();
+        check_log(&delta, log).await?;
+        let partitions = log.partitions();
         let sources = (0..partitions)
             .map(|partition| {
                 let committed =
-                    delta.snapshot().positions.get(&source_name(table.topic, partition)).copied().unwrap_or(0);
-                let records =
-                    delta.snapshot().positions.get(&source_name(Topic::Records, partition)).copied().unwrap_or(0);
+                    delta.snapshot().positions.get(&source_name(&log_id, table.topic, partition)).copied().unwrap_or(0);
+                let records = delta
+                    .snapshot()
+                    .positions
+                    .get(&source_name(&log_id, Topic::Records, partition))
+                    .copied()
+                    .unwrap_or(0);
                 Source { partition, committed, next: committed, records_committed: records, records_next: records }
             })
             .collect();
         let standing = if std::ptr::eq(table, &FINDINGS) { Standing::load(&delta).await? } else { Standing::default() };
         let evidence =
             if std::ptr::eq(table, &EVIDENCE) { KnownEvidence::load(&delta).await? } else { KnownEvidence::default() };
-        Ok(Writer { rows: Rows::new(table), delta, sources, since: None, standing, evidence })
+        Ok(Writer { rows: Rows::new(table), delta, log_id, sources, since: None, standing, evidence })
     }
 
     fn table(&self) -> &'static Table {
@@ -344,11 +352,11 @@ impl Writer {
         let mut positions = Vec::new();
         for source in &self.sources {
             if source.next > source.committed {
-                positions.push((source_name(topic, source.partition), source.committed, source.next));
+                positions.push((source_name(&self.log_id, topic, source.partition), source.committed, source.next));
             }
             if source.records_next > source.records_committed {
                 positions.push((
-                    source_name(Topic::Records, source.partition),
+                    source_name(&self.log_id, Topic::Records, source.partition),
                     source.records_committed,
                     source.records_next,
                 ));
@@ -384,8 +392,32 @@ impl Writer {
     }
 }
 
-fn source_name(topic: Topic, partition: u32) -> String {
-    format!("harrier/{}/{partition}", topic.name())
+/// The name of a position: it holds for one log only.
+fn source_name(log_id: &str, topic: Topic, partition: u32) -> String {
+    format!("{SOURCE_PREFIX}{log_id}/{}/{partition}", topic.name())
+}
+
+const SOURCE_PREFIX: &str = "harrier/";
+
+/// Refuses a log that the table was not filled from, or that ends before the table's position: reading on from there
+/// would skip records in silence.
+async fn check_log(delta: &DeltaTable, log: &dyn Log) -> Result<(), Error> {
+    let table = delta.table().name;
+    let ours = format!("{SOURCE_PREFIX}{}/", log.id());
+    let positions = &delta.snapshot().positions;
+    if positions.keys().any(|name| name.starts_with(SOURCE_PREFIX) && !name.starts_with(&ours)) {
+        return Err(Error::OtherLog { table });
+    }
+    for topic in [delta.table().topic, Topic::Records] {
+        for partition in 0..log.partitions() {
+            let position = positions.get(&source_name(log.id(), topic, partition)).copied().unwrap_or(0);
+            let end = log.end(topic, partition).await?;
+            if position > end {
+                return Err(Error::LogBehind { table, topic: topic.name(), partition, position, end });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn in_tenants(add: &Add, tenants: &[String]) -> bool {

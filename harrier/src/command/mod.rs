@@ -8,6 +8,7 @@ mod import;
 mod rules;
 mod run;
 mod simulate;
+mod sink;
 mod sql;
 mod timeline;
 
@@ -51,6 +52,7 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Rules(options) => rules::run(&global, &options),
         Command::Check => check::run(&global),
         Command::DeadLetters(options) => dead_letters::run(&global, &options).await,
+        Command::Sink(options) => sink::run(&global, &options).await,
         Command::Simulate(options) => simulate::run(&options).await,
     }
 }

@@ -12,22 +12,18 @@ const NEAR: TimeDelta = TimeDelta::minutes(30);
 /// Longest text of what a record was about.
 const WHAT_CHARACTERS_MAX: usize = 80;
 
+/// What records of one line have in common: operation, actor, address, session, outcome, mailbox; and marks.
+type Alike = ([String; 6], Vec<usize>);
+
 /// Records must be in order of time; entries come out in order of their first record.
 pub(super) fn fold(records: Vec<Record>, marks: &HashMap<String, Vec<usize>>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut open: HashMap<(String, String, String, String, String, String, Vec<usize>), usize> = HashMap::new();
+    let mut open: HashMap<Alike, usize> = HashMap::new();
     for record in records {
         let marks = marks.get(&record.id).cloned().unwrap_or_default();
         let entry = entry(record, marks);
-        let key = (
-            entry.operation.clone(),
-            entry.actor.clone(),
-            entry.from.clone(),
-            entry.session.clone(),
-            entry.outcome.clone(),
-            entry.mailbox.clone(),
-            entry.marks.clone(),
-        );
+        let texts = [&entry.operation, &entry.actor, &entry.from, &entry.session, &entry.outcome, &entry.mailbox];
+        let key = (texts.map(Clone::clone), entry.marks.clone());
         match open.get(&key).map(|&index| &mut entries[index]) {
             Some(known) if entry.first - known.last <= NEAR => {
                 known.last = entry.last;

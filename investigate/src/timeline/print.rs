@@ -7,7 +7,7 @@ use super::{Entry, Timeline};
 
 /// The whole timeline as text. Nothing in it acts on the terminal.
 pub fn print(timeline: &Timeline) -> String {
-    let mut out = format!("{}", escape_controls(&timeline.value));
+    let mut out = escape_controls(&timeline.value);
     match timeline.window {
         Some((first, last)) => out.push_str(&format!(
             "   {} to {} UTC   {} records ({})\n\n",

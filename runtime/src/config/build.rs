@@ -12,8 +12,8 @@ use super::problem::{Problem, Problems, line_of, shown};
 use super::value::{InvalidValue, domain, endpoint, parse_duration, secret_file, sink_name};
 use super::written::{Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSink, WrittenTenant};
 use super::{
-    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig,
-    LogConfig, PollConfig, RulesConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
+    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig, LogConfig, PollConfig,
+    RulesConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
 };
 
 /// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.

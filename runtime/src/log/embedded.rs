@@ -19,8 +19,8 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Committed, Consumer, Input, Lease, Log, LogError, Message, Range, ReadLimit, StateChange, Store, To, Topic, Txn,
-    Unusable, partition_of,
+    Committed, Consumer, Input, Lease, Log, LogError, Message, Range, ReadLimit, StateChange, StateRow, Store, To,
+    Topic, Txn, Unusable, partition_of,
 };
 
 const FORMAT: &str = "harrier-log/1";
@@ -47,6 +47,7 @@ const BATCH_BYTES_MAX: usize = 1 << 30;
 /// The embedded log. Cheap to share behind an `Arc`; closed when dropped.
 pub struct Embedded {
     partitions: u32,
+    id: String,
     writer: Option<mpsc::SyncSender<Request>>,
     thread: Option<std::thread::JoinHandle<()>>,
     readers: Arc<Readers>,
@@ -72,7 +73,7 @@ impl Embedded {
             return Err(Unusable::Sqlite { found: rusqlite::version() }.into());
         }
         let mut connection = connect(path)?;
-        let partitions = prepare(&mut connection, partitions.max(1))?;
+        let (partitions, id) = prepare(&mut connection, partitions.max(1))?;
         let (sender, receiver) = mpsc::sync_channel(QUEUE_STEPS_MAX);
         let appended = Arc::new(Notify::new());
         let thread = {
@@ -83,7 +84,7 @@ impl Embedded {
                 .map_err(|_| LogError::Closed)?
         };
         let readers = Arc::new(Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) });
-        Ok(Embedded { partitions, writer: Some(sender), thread: Some(thread), readers, appended })
+        Ok(Embedded { partitions, id, writer: Some(sender), thread: Some(thread), readers, appended })
     }
 
     async fn ask(&self, work: Work) -> Result<Committed, LogError> {
@@ -129,6 +130,10 @@ impl Log for Embedded {
         self.partitions
     }
 
+    fn id(&self) -> &str {
+        &self.id
+    }
+
     async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
         self.ask(Work::Step(Box::new(txn))).await
     }
@@ -145,7 +150,7 @@ impl Log for Embedded {
         self.query(move |connection| Ok(end(connection, topic, partition)?)).await
     }
 
-    async fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LogError> {
+    async fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<StateRow>, LogError> {
         let prefix = prefix.to_vec();
         self.query(move |connection| Ok(scan(connection, store, partition, &prefix)?)).await
     }
@@ -206,8 +211,8 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-/// Makes the tables if they are not there and returns the number of partitions.
-fn prepare(connection: &mut Connection, partitions: u32) -> Result<u32, LogError> {
+/// Makes the tables if they are not there and returns the number of partitions and the log's id.
+fn prepare(connection: &mut Connection, partitions: u32) -> Result<(u32, String), LogError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -230,17 +235,19 @@ fn prepare(connection: &mut Connection, partitions: u32) -> Result<u32, LogError
     )?;
     transaction.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?1)", [FORMAT])?;
     transaction.execute("INSERT OR IGNORE INTO meta VALUES ('partitions', ?1)", [partitions.to_string()])?;
+    transaction.execute("INSERT OR IGNORE INTO meta VALUES ('id', lower(hex(randomblob(8))))", [])?;
     let value = |key: &str| {
         transaction.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get::<_, String>(0))
     };
     let format = value("format")?;
     let stored = value("partitions")?;
+    let id = value("id")?;
     if format != FORMAT {
         return Err(Unusable::Format { found: format, known: FORMAT }.into());
     }
     let partitions = stored.parse().map_err(|_| Unusable::Format { found: stored, known: FORMAT })?;
     transaction.commit()?;
-    Ok(partitions)
+    Ok((partitions, id))
 }
 
 fn write_until_closed(
@@ -487,7 +494,7 @@ fn scan(
     store: Store,
     partition: u32,
     prefix: &[u8],
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, rusqlite::Error> {
+) -> Result<Vec<StateRow>, rusqlite::Error> {
     // Keys with the prefix are those from the prefix up to its successor; a prefix of only 0xff bytes has none.
     let successor = prefix.iter().rposition(|&byte| byte != 0xff).map(|last| {
         let mut bound = prefix[..=last].to_vec();

@@ -79,6 +79,9 @@ pub struct StateChange {
     pub value: Option<Vec<u8>>,
 }
 
+/// Key and value of one row of state.
+pub type StateRow = (Vec<u8>, Vec<u8>);
+
 /// Who consumes. The list is closed, so that retention knows whom to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Consumer {
@@ -193,6 +196,9 @@ pub trait Log: Send + Sync {
     /// How many partitions every topic has. Fixed when the log is made.
     fn partitions(&self) -> u32;
 
+    /// Names this log among all logs: offsets mean nothing in another one. Fixed when the log is made.
+    fn id(&self) -> &str;
+
     /// Takes the step, all or nothing: see the module.
     async fn commit(&self, txn: Txn) -> Result<Committed, LogError>;
 
@@ -206,7 +212,7 @@ pub trait Log: Send + Sync {
     async fn end(&self, topic: Topic, partition: u32) -> Result<u64, LogError>;
 
     /// State rows of one partition whose key begins with `prefix`, in key order.
-    async fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LogError>;
+    async fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<StateRow>, LogError>;
 
     /// Takes or renews a lease for a while. False while another owner holds it.
     async fn acquire(&self, lease: &Lease, hold: Duration) -> Result<bool, LogError>;

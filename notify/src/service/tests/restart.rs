@@ -18,6 +18,10 @@ impl Log for Cut {
         self.inner.partitions()
     }
 
+    fn id(&self) -> &str {
+        self.inner.id()
+    }
+
     async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
         if self.remaining.fetch_sub(1, Ordering::SeqCst) > 0 {
             return self.inner.commit(txn).await;
