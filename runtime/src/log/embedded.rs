@@ -501,12 +501,19 @@ fn scan(
         bound[last] += 1;
         bound
     });
-    let mut statement = connection.prepare_cached(
-        "SELECT key, value FROM state WHERE store = ?1 AND partition = ?2 AND key >= ?3 AND (?4 IS NULL OR key < ?4) ORDER BY key",
-    )?;
-    let rows = statement
-        .query_map(params![store.name(), partition, prefix, successor], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    // Two statements, because an optional bound in one would keep SQLite from using it: every scan would go on to the end
+    // of the partition's rows.
+    match successor {
+        Some(successor) => connection
+            .prepare_cached("SELECT key, value FROM state WHERE store = ?1 AND partition = ?2 AND key >= ?3 AND key < ?4 ORDER BY key")?
+            .query_map(params![store.name(), partition, prefix, successor], row)?
+            .collect(),
+        None => connection
+            .prepare_cached("SELECT key, value FROM state WHERE store = ?1 AND partition = ?2 AND key >= ?3 ORDER BY key")?
+            .query_map(params![store.name(), partition, prefix], row)?
+            .collect(),
+    }
 }
 
 fn lease_row(connection: &Connection, lease: &Lease) -> Result<Option<(String, i64)>, rusqlite::Error> {
