@@ -21,9 +21,9 @@ impl Standing {
     pub(super) async fn load(delta: &DeltaTable) -> Result<Standing, Error> {
         let mut standing = Standing::default();
         for [text] in read_text_columns(delta, [FINDING_COLUMN]).await? {
-            if let Ok(finding) = serde_json::from_str::<Finding>(&text) {
-                standing.insert(finding);
-            }
+            // The table is replaced from what is held here: a row passed over now would be gone at the next commit.
+            let damaged = |_| Error::damaged(delta.table().name, delta.snapshot().version.unwrap_or(0));
+            standing.insert(serde_json::from_str::<Finding>(&text).map_err(damaged)?);
         }
         Ok(standing)
     }
