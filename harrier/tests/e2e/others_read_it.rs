@@ -18,11 +18,11 @@ const QUERIES: [&str; 5] = [
      FROM events GROUP BY day ORDER BY day",
 ];
 
-/// The first Python that can import both; the test is skipped without one.
+/// The first Python that can import what the script uses; the test is skipped without one.
 fn python() -> Option<&'static str> {
     ["python3", "python"].into_iter().find(|python| {
         let mut command = Command::new(python);
-        command.args(["-c", "import duckdb, deltalake"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["-c", "import duckdb, deltalake, pyarrow.dataset"]).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     })
 }
@@ -30,7 +30,7 @@ fn python() -> Option<&'static str> {
 #[test]
 fn duckdb_and_the_delta_library_give_the_same_answers() {
     let Some(python) = python() else {
-        println!("skipped: no python3 with duckdb and deltalake");
+        println!("skipped: no python3 with duckdb, deltalake and pyarrow");
         return;
     };
     let harrier = Harrier::new();
