@@ -1,10 +1,10 @@
-# make demo | make test | make build | make bench | make fmt | make help
+# make demo | make test | make build | make bench | make kafka | make fmt | make help
 #
 # One profile (dev) and one set of features for all of build, demo and test: the largest dependencies take minutes to
 # compile, and cargo would compile them again for every other combination.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test fmt fmt-check lint unit rules-test readme bench tools clean
+.PHONY: help demo build test fmt fmt-check lint unit rules-test readme bench kafka kafka-stop tools clean
 
 CARGO ?= cargo
 # Python with duckdb and deltalake, if .ci/run has made one: tests that need it find it first.
@@ -18,6 +18,7 @@ help:
 	@echo 'make test    everything that CI checks'
 	@echo 'make build   only build: $(HARRIER)'
 	@echo 'make bench   measurements, with the release profile (builds everything once more)'
+	@echo 'make kafka   a real Apache Kafka on loopback, from Maven Central (NODES=3 for three); make kafka-stop ends it'
 	@echo 'make fmt     format the code'
 
 # One clear line instead of a page of errors from a build script.
@@ -67,6 +68,14 @@ lint: tools
 
 bench: tools
 	$(CARGO) run --locked --release -p benches
+
+# Needs Java 17 and Maven, and keeps nothing outside target/kafka.
+NODES ?= 1
+kafka:
+	@deploy/kafka/kafka.sh start $(NODES)
+
+kafka-stop:
+	@deploy/kafka/kafka.sh stop
 
 clean:
 	$(CARGO) clean
