@@ -16,11 +16,19 @@
 //!
 //! # Two backends
 //!
-//! [`Embedded`](embedded::Embedded) is one SQLite file for one host, several processes. The interface is made for Apache Kafka as well: outputs
-//! name a key and never rely on the client's partitioner, state is addressed by the partition of the input that made
-//! it (a co-partitioned changelog topic), and reads are by offset.
+//! [`Embedded`](embedded::Embedded) is one SQLite file for one host, several processes. [`kafka`] (a feature) is Apache
+//! Kafka for many hosts. One interface fits both: outputs name a key and never rely on the client's partitioner, state
+//! is addressed by the partition of the input that made it (a co-partitioned changelog topic), and reads are by offset.
+//!
+//! # What a caller must not assume
+//!
+//! Offsets rise and never come twice, but they are not dense: on Kafka the markers of transactions take some. So the
+//! offset after a message is the least that the next may have, not the one it has.
 
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+mod refused;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +36,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 pub use schemas::message::Topic;
+
+pub use refused::Refused;
 
 /// One atomic step.
 #[derive(Clone, Debug, Default)]
@@ -205,16 +215,23 @@ pub trait Log: Send + Sync {
     /// Messages from an offset on; empty at the end of the log.
     async fn read(&self, topic: Topic, partition: u32, from: u64, limit: ReadLimit) -> Result<Vec<Message>, LogError>;
 
+    /// Returns when all that was committed before this call, by any process, can be read. A broker tells a committer
+    /// before it has told every partition.
+    async fn settle(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// Where a consumer stands: the next offset it will consume.
     async fn committed(&self, consumer: Consumer, topic: Topic, partition: u32) -> Result<u64, LogError>;
 
-    /// One past the last offset.
+    /// One past the last offset that can be read now.
     async fn end(&self, topic: Topic, partition: u32) -> Result<u64, LogError>;
 
     /// State rows of one partition whose key begins with `prefix`, in key order.
     async fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<StateRow>, LogError>;
 
-    /// Takes or renews a lease for a while. False while another owner holds it.
+    /// Takes or renews a lease for a while. False while another owner holds it, and once where it was lost since the
+    /// last call: what the caller holds in memory is then out of date.
     async fn acquire(&self, lease: &Lease, hold: Duration) -> Result<bool, LogError>;
 
     /// Gives a lease back, so that the next owner need not wait.
@@ -253,6 +270,15 @@ pub enum LogError {
     /// SQLite or the file system failed: a full disk, a lock that was not released. Retrying may help.
     #[error("the log's storage failed: {0}")]
     Storage(Arc<rusqlite::Error>),
+    /// A broker, or the way to it, failed. Nothing of the step has happened; trying again may help.
+    #[error("Kafka: {0}")]
+    Broker(String),
+    /// No broker said for long whether the step has been taken. Only the log knows: begin again from it.
+    #[error("Kafka: it is not known whether a step has been taken: {0}")]
+    Undecided(String),
+    /// Kafka will not do what is asked of it before an operator has changed something. Not for retrying.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The log is shutting down.
     #[error("the log is closed")]
     Closed,
@@ -268,6 +294,11 @@ pub enum Unusable {
     Sqlite { found: &'static str },
     #[error("a batch at offset {first} of {topic}/{partition} is damaged")]
     Batch { topic: &'static str, partition: u32, first: u64 },
+    /// State that no committed step can have made: another tool wrote to the topic, or a guarantee of ours is broken.
+    #[error("state in {topic}/{partition} was made by offset {made_by}, but its consumer stands at {committed}")]
+    Ahead { topic: String, partition: u32, made_by: u64, committed: u64 },
+    #[error("the topic {topic} holds what no harrier has written")]
+    Foreign { topic: String },
 }
 
 impl From<rusqlite::Error> for LogError {
@@ -279,11 +310,11 @@ impl From<rusqlite::Error> for LogError {
 impl LogError {
     /// Whether the same step may succeed if it is tried again as it is.
     pub fn retryable(&self) -> bool {
-        matches!(self, LogError::Storage(_))
+        matches!(self, LogError::Storage(_) | LogError::Broker(_))
     }
 
     /// Whether the caller must drop its state and begin again from the log.
     pub fn must_reload(&self) -> bool {
-        matches!(self, LogError::Moved { .. } | LogError::LeaseLost { .. })
+        matches!(self, LogError::Moved { .. } | LogError::LeaseLost { .. } | LogError::Undecided(_))
     }
 }

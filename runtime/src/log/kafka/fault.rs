@@ -1,0 +1,105 @@
+//! What librdkafka reports, as errors that say whose fault it is and whether to try again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::log::{LogError, Refused};
+
+/// What the clients of one log were told in the background. A call that waits in vain does not say why; this does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults(Arc<Mutex<Heard>>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    refused: Option<Refused>,
+    last: Option<String>,
+}
+
+impl Faults {
+    /// What an operator has to change, if that has become clear.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        self.lock().refused.clone()
+    }
+
+    /// The last thing that went wrong, for a message.
+    pub(super) fn last(&self) -> Option<String> {
+        self.lock().last.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Heard> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Faults {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(event = "librdkafka", ?level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(event = "kafka_fault", error = %error, reason);
+        let mut heard = self.lock();
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                heard.refused = Some(Refused::SignIn { reason: short(reason) });
+            }
+            Some(RDKafkaErrorCode::SSL) => heard.refused = Some(Refused::Tls { reason: short(reason) }),
+            // Said after each of the brokers has said its own.
+            Some(RDKafkaErrorCode::AllBrokersDown) => {}
+            _ => heard.last = Some(short(reason)),
+        }
+    }
+}
+
+impl ConsumerContext for Faults {}
+
+/// librdkafka begins with the broker's address and ends with how often and how long; the middle is what happened.
+fn short(reason: &str) -> String {
+    let middle = reason.split_once(": ").map_or(reason, |(_, rest)| rest);
+    middle.split(" (after ").next().unwrap_or(middle).trim().to_owned()
+}
+
+/// The error of the log that an error of librdkafka is. `doing` completes "Kafka does not permit".
+pub(super) fn fault(error: &KafkaError, doing: &str) -> LogError {
+    match error.rdkafka_error_code() {
+        Some(code) => of_code(code, doing).unwrap_or_else(|| LogError::Broker(format!("{doing}: {}", told(error)))),
+        None => match error {
+            KafkaError::ClientConfig(_, reason, key, _) => {
+                Refused::Option { key: key.clone(), reason: format!("is not one that librdkafka takes: {reason}") }
+                    .into()
+            }
+            KafkaError::ClientCreation(reason) if reason.contains("ssl") => {
+                Refused::Tls { reason: reason.clone() }.into()
+            }
+            _ => LogError::Broker(format!("{doing}: {error}")),
+        },
+    }
+}
+
+/// As [`fault`], for a code by itself; nothing for codes that may pass.
+pub(super) fn of_code(code: RDKafkaErrorCode, doing: &str) -> Option<LogError> {
+    use RDKafkaErrorCode as Code;
+    Some(match code {
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => Refused::Rights { what: doing.to_owned() }.into(),
+        Code::Authentication | Code::SaslAuthenticationFailed => Refused::SignIn { reason: code.to_string() }.into(),
+        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => LogError::Broker(
+            "fewer replicas are in sync than min.insync.replicas asks for: a broker is down or behind".to_owned(),
+        ),
+        _ => return None,
+    })
+}
+
+/// What a transaction was told, which says more than its code.
+fn told(error: &KafkaError) -> String {
+    match error {
+        KafkaError::Transaction(error) => error.string(),
+        _ => error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string()),
+    }
+}

@@ -1,0 +1,261 @@
+//! One producer transaction: outputs, state, offsets, all or nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientContext, Message as _, TopicPartitionList};
+
+use super::fault::{Faults, fault};
+use super::settings::Settings;
+use crate::log::{LogError, Refused};
+
+/// How long to wait for the answer to a question of the transaction's coordinator before asking again.
+const CALL: Duration = Duration::from_secs(10);
+
+/// How long a transaction that must be decided is asked after. A broker that restarts takes less.
+const DECIDED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Most messages that wait in librdkafka's queue are bounded by it; a full one is waited for so long at a time.
+const QUEUE_WAIT: Duration = Duration::from_millis(20);
+
+/// Receives what became of each message.
+pub(super) struct Deliveries {
+    faults: Faults,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Default)]
+struct Outcome {
+    /// Index of the message, and its offset.
+    offsets: Vec<(usize, u64)>,
+    /// The first error, and the length of the message it came for.
+    failed: Option<(KafkaError, usize)>,
+}
+
+impl Deliveries {
+    pub(super) fn new(faults: Faults) -> Deliveries {
+        Deliveries { faults, outcome: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.faults.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.faults.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    /// Index of the message in its step; `usize::MAX` for those whose place nobody asks for.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        let mut outcome = self.lock();
+        match result {
+            Ok(message) if index != usize::MAX => outcome.offsets.push((index, message.offset() as u64)),
+            Ok(_) => {}
+            Err((error, message)) => {
+                outcome.failed.get_or_insert_with(|| (error.clone(), message.payload_len()));
+            }
+        }
+    }
+}
+
+/// One message of a step.
+pub(super) struct Post<'m> {
+    pub topic: &'m str,
+    pub partition: u32,
+    pub key: Option<&'m [u8]>,
+    pub value: Option<&'m [u8]>,
+    /// Told back with its offset.
+    pub index: usize,
+}
+
+/// Offsets that move with a step, for the group and so for everybody's tools.
+pub(super) struct Moves<'m> {
+    pub offsets: TopicPartitionList,
+    pub group: &'m ConsumerGroupMetadata,
+}
+
+/// What became of a step that was not taken.
+#[derive(Debug)]
+pub(super) enum NotTaken {
+    /// It was aborted. The same may be tried again.
+    Aborted(KafkaError),
+    /// The membership that it was committed under is out of date. It was aborted.
+    OldMembership(KafkaError),
+    /// Somebody else has the transactional id now, or this producer can do nothing more.
+    Fenced(KafkaError),
+    /// Nobody knows.
+    Undecided(KafkaError),
+    /// Not for retrying; it was aborted.
+    Refused(LogError),
+}
+
+/// A producer that has fenced all who had its transactional id before.
+pub(super) struct Producer {
+    inner: ThreadedProducer<Deliveries>,
+}
+
+impl Producer {
+    /// Fences the predecessor and waits until what it had begun is aborted, or committed where it had decided so.
+    pub(super) fn open(settings: &Settings, faults: &Faults, transactional_id: &str) -> Result<Producer, LogError> {
+        let what = format!("to write as {transactional_id}");
+        let inner: ThreadedProducer<Deliveries> = settings
+            .producing(transactional_id)?
+            .create_with_context(Deliveries::new(faults.clone()))
+            .map_err(|error| fault(&error, &what))?;
+        let began = Instant::now();
+        loop {
+            match inner.init_transactions(CALL) {
+                Ok(()) => return Ok(Producer { inner }),
+                Err(error) if is_retriable(&error) && began.elapsed() < DECIDED_WITHIN => {}
+                Err(error) => return Err(fault(&error, &what)),
+            }
+        }
+    }
+
+    /// Takes a step: returns the offsets of its messages by index.
+    pub(super) fn transact<'m>(
+        &self,
+        posts: impl Iterator<Item = Post<'m>>,
+        moves: Option<&Moves<'_>>,
+    ) -> Result<Vec<(usize, u64)>, NotTaken> {
+        *self.inner.context().lock() = Outcome::default();
+        self.inner.begin_transaction().map_err(NotTaken::Fenced)?;
+        if let Err((error, bytes)) = self.fill(posts, moves) {
+            return Err(self.give_up(error, bytes));
+        }
+        crate::failpoint::reached("kafka_before_commit");
+        let began = Instant::now();
+        loop {
+            match self.inner.commit_transaction(CALL) {
+                Ok(()) => break,
+                Err(error) if is_retriable(&error) && began.elapsed() < DECIDED_WITHIN => {}
+                // It has been asked for, and nobody has said no.
+                Err(error) if is_retriable(&error) => return Err(NotTaken::Undecided(error)),
+                Err(error) => return Err(self.give_up(error, 0)),
+            }
+        }
+        crate::failpoint::reached("kafka_after_commit");
+        Ok(std::mem::take(&mut self.inner.context().lock().offsets))
+    }
+
+    fn fill<'m>(
+        &self,
+        posts: impl Iterator<Item = Post<'m>>,
+        moves: Option<&Moves<'_>>,
+    ) -> Result<(), (KafkaError, usize)> {
+        for post in posts {
+            let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(post.topic, post.index)
+                .partition(post.partition as i32);
+            record.key = post.key;
+            record.payload = post.value;
+            while let Err((error, back)) = self.inner.send(record) {
+                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    return Err((error, post.value.map_or(0, <[u8]>::len)));
+                }
+                std::thread::sleep(QUEUE_WAIT);
+                record = back;
+            }
+        }
+        self.inner.flush(DECIDED_WITHIN).map_err(|error| (error, 0))?;
+        if let Some(failed) = self.inner.context().lock().failed.take() {
+            return Err(failed);
+        }
+        if let Some(moves) = moves {
+            self.inner.send_offsets_to_transaction(&moves.offsets, moves.group, CALL).map_err(|error| (error, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Aborts, if that is what is left, and says what it comes to.
+    fn give_up(&self, error: KafkaError, bytes: usize) -> NotTaken {
+        if is_fatal(&error) || self.inner.client().fatal_error().is_some() {
+            return NotTaken::Fenced(error);
+        }
+        let began = Instant::now();
+        loop {
+            match self.inner.abort_transaction(CALL) {
+                Ok(()) => break,
+                Err(abort) if is_retriable(&abort) && began.elapsed() < DECIDED_WITHIN => {}
+                // What is left open is aborted by whoever comes next under this id.
+                Err(abort) => return NotTaken::Fenced(abort),
+            }
+        }
+        use RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(
+                Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::RebalanceInProgress
+                | Code::FencedInstanceId
+                | Code::FencedMemberEpoch
+                | Code::StaleMemberEpoch,
+            ) => NotTaken::OldMembership(error),
+            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => {
+                NotTaken::Refused(Refused::TooLarge { bytes }.into())
+            }
+            _ => match fault(&error, "to write") {
+                refused if !refused.retryable() => NotTaken::Refused(refused),
+                _ => NotTaken::Aborted(error),
+            },
+        }
+    }
+}
+
+/// Contiguous stretches of offsets.
+pub(super) fn stretches(mut offsets: Vec<u64>) -> Vec<(u64, u64)> {
+    offsets.sort_unstable();
+    let mut stretches: Vec<(u64, u64)> = Vec::new();
+    for offset in offsets {
+        match stretches.last_mut() {
+            Some((_, next)) if *next == offset => *next += 1,
+            _ => stretches.push((offset, offset + 1)),
+        }
+    }
+    stretches
+}
+
+/// Offsets told back, by where their messages went.
+pub(super) fn by_place<P: Ord + Copy>(offsets: Vec<(usize, u64)>, places: &[P]) -> BTreeMap<P, Vec<u64>> {
+    let mut by_place: BTreeMap<P, Vec<u64>> = BTreeMap::new();
+    for (index, offset) in offsets {
+        if let Some(place) = places.get(index) {
+            by_place.entry(*place).or_default().push(offset);
+        }
+    }
+    by_place
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(error) if error.is_retriable())
+}
+
+fn is_fatal(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(error, KafkaError::Transaction(error) if error.is_fatal())
+        || matches!(
+            error.rdkafka_error_code(),
+            Some(
+                Code::Fenced
+                    | Code::ProducerFenced
+                    | Code::InvalidProducerEpoch
+                    | Code::Fatal
+                    | Code::InvalidProducerIdMapping
+            )
+        )
+}

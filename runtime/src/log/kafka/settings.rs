@@ -1,0 +1,231 @@
+//! How the brokers are reached, and which settings of librdkafka an operator may not touch.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::config::Secret;
+use crate::log::Refused;
+
+/// Largest message. A record of 32 MiB, or a dead letter of 16 MiB that JSON has made longer, compressed. Brokers take
+/// requests of at most 100 MiB (`socket.request.max.bytes`).
+pub(super) const MESSAGE_BYTES_MAX: usize = 100_000_000;
+
+/// Before compression: a dead letter of nothing but control characters is six times as long in JSON.
+const MESSAGE_BYTES_UNPACKED_MAX: usize = 128 * 1024 * 1024;
+
+/// What a consumer holds ready for one partition. A few dozen partitions are read at once.
+const PREFETCH_KIBIBYTES: usize = 8 * 1024;
+
+/// How long a broker is looked for at the start.
+pub const BROKERS_WITHIN: Duration = Duration::from_secs(30);
+
+/// How the log is reached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub brokers: Vec<String>,
+    /// Every topic, group and transactional id begins with it.
+    pub prefix: String,
+    pub partitions: u32,
+    pub replication: u16,
+    pub security: Security,
+    /// Settings of librdkafka as they are.
+    pub options: BTreeMap<String, String>,
+    /// Where copies of the state lie. They are made again from the topics: nothing in it needs to be kept.
+    pub cache_folder: PathBuf,
+    /// How long to look for a broker at the start: brokers and harrier may have been started together.
+    pub brokers_within: Duration,
+}
+
+/// How connections are protected and signed in.
+#[derive(Clone, Debug, Default)]
+pub struct Security {
+    pub tls: bool,
+    /// The authority that signed the brokers' certificates; the system's own where it is not given.
+    pub tls_ca_file: Option<PathBuf>,
+    pub sasl: Option<Sasl>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Sasl {
+    /// `SCRAM-SHA-256`, `SCRAM-SHA-512` or `PLAIN`.
+    pub mechanism: String,
+    pub username: String,
+    pub password: Secret,
+}
+
+/// Settings that would break a guarantee, load code, or hold a secret; with what there is instead.
+const DENIED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "has a key of its own: `brokers`"),
+    ("metadata.broker.list", "has a key of its own: `brokers`"),
+    ("security.protocol", "follows from [log.security]"),
+    ("sasl.mechanism", "has a key of its own: `sasl_mechanism` in [log.security]"),
+    ("sasl.mechanisms", "has a key of its own: `sasl_mechanism` in [log.security]"),
+    ("sasl.username", "has a key of its own: `username` in [log.security]"),
+    ("sasl.password", "is a secret: use `password_file` in [log.security]"),
+    ("sasl.oauthbearer.client.secret", "is a secret, which this file must not hold"),
+    ("ssl.key.password", "is a secret, which this file must not hold"),
+    ("ssl.key.pem", "is a secret: use ssl.key.location"),
+    ("ssl.keystore.password", "is a secret, which this file must not hold"),
+    ("ssl.ca.location", "has a key of its own: `tls_ca_file` in [log.security]"),
+    ("enable.ssl.certificate.verification", "must stay on"),
+    ("ssl.endpoint.identification.algorithm", "must stay on"),
+    ("plugin.library.paths", "would load code"),
+    ("transactional.id", "is what fences a process that was overtaken"),
+    ("enable.idempotence", "must stay on: nothing is to be written twice"),
+    ("acks", "must stay `all`: what is acknowledged must not be lost"),
+    ("request.required.acks", "must stay `all`: what is acknowledged must not be lost"),
+    ("max.in.flight", "is set by what keeps the order"),
+    ("max.in.flight.requests.per.connection", "is set by what keeps the order"),
+    ("isolation.level", "must stay read_committed"),
+    ("group.id", "is what decides who works on what"),
+    ("group.instance.id", "would give two processes one name"),
+    ("group.protocol", "is set by what harrier was tested with"),
+    ("partition.assignment.strategy", "is set by what harrier was tested with"),
+    ("enable.auto.commit", "must stay off: positions move with their effects"),
+    ("auto.commit.interval.ms", "must stay off: positions move with their effects"),
+    ("enable.auto.offset.store", "must stay off: positions move with their effects"),
+    ("auto.offset.reset", "must stay `error`: a gap is never jumped over"),
+    ("enable.partition.eof", "is what tells the end of a partition"),
+    ("allow.auto.create.topics", "must stay off: topics need settings of their own"),
+    ("partitioner", "is never asked: harrier names the partition of every message"),
+    ("message.max.bytes", "is set by the largest record"),
+    ("receive.message.max.bytes", "is set by the largest record"),
+    ("fetch.max.bytes", "is set by the largest record"),
+    ("max.poll.interval.ms", "is not what bounds a step"),
+    ("test.mock.num.brokers", "would be no broker at all"),
+];
+
+/// Whether an option may be passed on; if not, why.
+pub fn refusal(key: &str) -> Option<&'static str> {
+    DENIED.iter().find(|(denied, _)| *denied == key).map(|(_, reason)| *reason)
+}
+
+impl Settings {
+    pub(super) fn name(&self, rest: &str) -> String {
+        format!("{}.{rest}", self.prefix)
+    }
+
+    /// The name of a group, or the stem of a transactional id.
+    pub(super) fn identity(&self, rest: &str) -> String {
+        format!("{}-{rest}", self.prefix)
+    }
+
+    /// What all clients share. The operator's options come first, so that none can replace what follows.
+    fn client(&self) -> Result<ClientConfig, Refused> {
+        let mut config = ClientConfig::new();
+        config.set("socket.keepalive.enable", "true").set("session.timeout.ms", "10000");
+        config.set("heartbeat.interval.ms", "2000").set("transaction.timeout.ms", "15000");
+        config.set("reconnect.backoff.max.ms", "2000");
+        for (key, value) in &self.options {
+            if let Some(reason) = refusal(key) {
+                return Err(Refused::Option { key: key.clone(), reason: reason.to_owned() });
+            }
+            config.set(key, value);
+        }
+        config.set("bootstrap.servers", self.brokers.join(","));
+        config.set("client.id", "harrier").set("allow.auto.create.topics", "false");
+        config.set("message.max.bytes", MESSAGE_BYTES_UNPACKED_MAX.to_string());
+        config.set(
+            "security.protocol",
+            match (self.security.tls, &self.security.sasl) {
+                (false, None) => "plaintext",
+                (true, None) => "ssl",
+                (false, Some(_)) => "sasl_plaintext",
+                (true, Some(_)) => "sasl_ssl",
+            },
+        );
+        if let Some(file) = &self.security.tls_ca_file {
+            config.set("ssl.ca.location", file.to_string_lossy());
+        }
+        if let Some(sasl) = &self.security.sasl {
+            config.set("sasl.mechanisms", &sasl.mechanism);
+            config.set("sasl.username", &sasl.username).set("sasl.password", sasl.password.expose());
+        }
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        Ok(config)
+    }
+
+    /// A consumer that belongs to a group by name only: it reads by offset.
+    pub(super) fn reading(&self) -> Result<ClientConfig, Refused> {
+        let mut config = self.client()?;
+        self.consuming(&mut config, &self.identity("reader"));
+        // A gap must be seen, never jumped over.
+        config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
+        config.set("fetch.wait.max.ms", "100").set("fetch.min.bytes", "1");
+        config.set("queued.max.messages.kbytes", PREFETCH_KIBIBYTES.to_string());
+        Ok(config)
+    }
+
+    /// As [`Settings::reading`], for reading to the end once: the end is told at once.
+    pub(super) fn replaying(&self) -> Result<ClientConfig, Refused> {
+        let mut config = self.reading()?;
+        config.set("fetch.wait.max.ms", "10").set("queued.max.messages.kbytes", "65536");
+        Ok(config)
+    }
+
+    /// A consumer that asks where partitions end, also for what is not decided yet.
+    pub(super) fn asking_undecided(&self) -> Result<ClientConfig, Refused> {
+        let mut config = self.reading()?;
+        config.set("isolation.level", "read_uncommitted");
+        Ok(config)
+    }
+
+    /// A member of a group, or who asks how far a group has come.
+    pub(super) fn member(&self, group: &str) -> Result<ClientConfig, Refused> {
+        let mut config = self.client()?;
+        self.consuming(&mut config, group);
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        // Members fetch nothing; where nothing was committed there is nothing to be reset.
+        config.set("auto.offset.reset", "latest").set("queued.min.messages", "1");
+        Ok(config)
+    }
+
+    fn consuming(&self, config: &mut ClientConfig, group: &str) {
+        config.set("group.id", group).set("isolation.level", "read_committed");
+        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("fetch.max.bytes", MESSAGE_BYTES_UNPACKED_MAX.to_string());
+        config.set("receive.message.max.bytes", (MESSAGE_BYTES_UNPACKED_MAX + 16 * 1024 * 1024).to_string());
+    }
+
+    /// Who writes. No two processes may ever use one `transactional_id` at a time: the later fences the earlier.
+    pub(super) fn producing(&self, transactional_id: &str) -> Result<ClientConfig, Refused> {
+        let mut config = self.client()?;
+        if !self.options.contains_key("compression.type") {
+            config.set("compression.type", "zstd").set("compression.level", "1");
+        }
+        if !self.options.contains_key("linger.ms") {
+            // A step is flushed as a whole: waiting for more only delays it.
+            config.set("linger.ms", "1");
+        }
+        config.set("transactional.id", transactional_id).set("enable.idempotence", "true").set("acks", "all");
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_cannot_take_away_a_guarantee() {
+        let mut settings = Settings {
+            brokers: vec!["127.0.0.1:1".into()],
+            prefix: "harrier".into(),
+            partitions: 1,
+            replication: 1,
+            security: Security::default(),
+            options: BTreeMap::from([("linger.ms".into(), "7".into())]),
+            cache_folder: PathBuf::new(),
+            brokers_within: BROKERS_WITHIN,
+        };
+        assert_eq!(settings.producing("x").unwrap().get("linger.ms"), Some("7"));
+        for (key, _) in DENIED {
+            settings.options = BTreeMap::from([((*key).to_owned(), "0".to_owned())]);
+            assert!(matches!(settings.reading(), Err(Refused::Option { .. })), "{key}");
+        }
+    }
+}
