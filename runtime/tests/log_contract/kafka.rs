@@ -45,10 +45,11 @@ async fn refused(settings: Settings) -> String {
 async fn what_is_aborted_is_never_read() {
     let Some(settings) = settings("aborted") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let log = open(Settings { cache_folder: folder.path().to_owned(), ..settings }).await.unwrap();
+    let log = open(Settings { cache_folder: folder.path().to_owned(), ..settings.clone() }).await.unwrap();
     log.commit(outputs(vec![to(0, "before")])).await.unwrap();
+    alter(&settings.brokers, &format!("{}.records", settings.prefix), "max.message.bytes", "1000000").await;
     // Noise that no compression makes small enough: the last message of the step is refused.
-    let mut noise = vec![0_u8; 110_000_000];
+    let mut noise = vec![0_u8; 2_000_000];
     let mut state = 1_u64;
     for byte in &mut noise {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -57,7 +58,7 @@ async fn what_is_aborted_is_never_read() {
     let mut step = outputs(vec![to(0, "aborted"), to(1, "aborted")]);
     step.outputs.push(runtime::log::Output { value: noise, ..to(0, "") });
     let error = log.commit(step).await.unwrap_err();
-    assert!(matches!(error, LogError::Refused(Refused::TooLarge { bytes: 110_000_000 })), "{error}");
+    assert!(matches!(error, LogError::Refused(Refused::TooLarge { bytes: 2_000_000 })), "{error}");
     log.commit(outputs(vec![to(0, "after")])).await.unwrap();
     assert_eq!(texts(&log, Topic::Records, 0).await, ["before", "after"]);
     assert_eq!(texts(&log, Topic::Records, 1).await, Vec::<String>::new());
@@ -115,6 +116,16 @@ async fn what_an_operator_must_change_is_said_in_one_line() {
     let options = BTreeMap::from([("no.such.thing".to_owned(), "1".to_owned())]);
     let message = refused(Settings { options, ..good }).await;
     assert!(message.contains("no.such.thing"), "{message}");
+}
+
+/// Changes a topic as somebody else would.
+async fn alter(brokers: &[String], name: &str, setting: &str, value: &str) {
+    use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+    let admin: AdminClient<rdkafka::client::DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", brokers.join(",")).create().unwrap();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(setting, value);
+    let altered = admin.alter_configs([&change], &AdminOptions::new()).await.unwrap();
+    altered.into_iter().for_each(|altered| drop(altered.unwrap()));
 }
 
 /// Makes a topic as somebody else would.

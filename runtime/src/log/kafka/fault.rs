@@ -47,6 +47,10 @@ impl ClientContext for Faults {
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
                 heard.refused = Some(Refused::SignIn { reason: short(reason) });
             }
+            // A broker that is just stopping breaks handshakes off as well: only what says more is taken for a setting.
+            _ if reason.contains("certificate") || reason.contains("PLAINTEXT broker listener") => {
+                heard.refused = Some(Refused::Tls { reason: short(reason) });
+            }
             Some(RDKafkaErrorCode::SSL) => heard.refused = Some(Refused::Tls { reason: short(reason) }),
             // Said after each of the brokers has said its own.
             Some(RDKafkaErrorCode::AllBrokersDown) => {}

@@ -1,6 +1,7 @@
 //! One producer transaction: outputs, state, offsets, all or nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,8 @@ pub(super) enum NotTaken {
 /// A producer that has fenced all who had its transactional id before.
 pub(super) struct Producer {
     inner: ThreadedProducer<Deliveries>,
+    /// A message could not be delivered. librdkafka then begins its numbering anew, and purges what is sent meanwhile.
+    spent: AtomicBool,
 }
 
 impl Producer {
@@ -121,11 +124,16 @@ impl Producer {
         let began = Instant::now();
         loop {
             match inner.init_transactions(CALL) {
-                Ok(()) => return Ok(Producer { inner }),
+                Ok(()) => return Ok(Producer { inner, spent: AtomicBool::new(false) }),
                 Err(error) if is_retriable(&error) && began.elapsed() < DECIDED_WITHIN => {}
                 Err(error) => return Err(fault(&error, &what)),
             }
         }
+    }
+
+    /// Whether this producer should take no further step: open another.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Relaxed)
     }
 
     /// Takes a step: returns the offsets of its messages by index.
@@ -174,6 +182,7 @@ impl Producer {
         }
         self.inner.flush(DECIDED_WITHIN).map_err(|error| (error, 0))?;
         if let Some(failed) = self.inner.context().lock().failed.take() {
+            self.spent.store(true, Ordering::Relaxed);
             return Err(failed);
         }
         if let Some(moves) = moves {

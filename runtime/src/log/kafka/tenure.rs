@@ -182,9 +182,15 @@ impl Tenure {
                     std::thread::sleep(MEMBERSHIP_WAIT);
                 }
                 Err(NotTaken::Aborted(error) | NotTaken::OldMembership(error)) => {
+                    // Another producer may be opened only together with another look at the offsets: somebody may have
+                    // taken over, whom it would fence.
+                    work.over = work.producer.is_spent();
                     return Err(LogError::Broker(format!("a step was not taken: {error}")));
                 }
-                Err(NotTaken::Refused(error)) => return Err(error),
+                Err(NotTaken::Refused(error)) => {
+                    work.over = work.producer.is_spent();
+                    return Err(error);
+                }
                 Err(NotTaken::Fenced(error) | NotTaken::Undecided(error)) => {
                     tracing::info!(
                         event = "tenure_over", consumer = self.unit.consumer.name(), partition = self.unit.slot,
@@ -410,11 +416,11 @@ impl Free {
                 Ok(Committed { ranges: ranges(offsets, &resolved.places) })
             }
             Err(NotTaken::Aborted(error) | NotTaken::OldMembership(error)) => {
-                *producer = Some(open);
+                *producer = Some(open).filter(|open| !open.is_spent());
                 Err(LogError::Broker(format!("a step was not taken: {error}")))
             }
             Err(NotTaken::Refused(error)) => {
-                *producer = Some(open);
+                *producer = Some(open).filter(|open| !open.is_spent());
                 Err(error)
             }
             // The producer is dropped: the next step opens another under the same id, which aborts what is left.

@@ -35,6 +35,9 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long one question for metadata may take, so that a refused sign-in is seen between two.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Events of one client that are taken note of between two questions.
+const EVENTS_AT_ONCE: u32 = 20;
+
 /// Settings that a topic was made with. Those in the second list of [`Wanted`] must hold in one that is there already.
 struct Wanted {
     name: String,
@@ -163,7 +166,9 @@ fn look(
             Err(error) => error,
         };
         // What went wrong in the background is told here only.
-        consumer.poll(Duration::ZERO);
+        for _ in 0..EVENTS_AT_ONCE {
+            consumer.poll(Duration::ZERO);
+        }
         if let Some(refused) = faults.refused() {
             return Err(refused.into());
         }
