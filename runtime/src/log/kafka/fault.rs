@@ -1,10 +1,11 @@
 //! What librdkafka reports, as errors that say whose fault it is and whether to try again.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::log::{LogError, Refused};
@@ -105,5 +106,40 @@ fn told(error: &KafkaError) -> String {
     match error {
         KafkaError::Transaction(error) => error.string(),
         _ => error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string()),
+    }
+}
+
+/// Whether librdkafka, or a second question, gets over it without anybody's help: leaders move, topics are new.
+pub(super) fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::BrokerTransportFailure
+                | Code::AllBrokersDown
+                | Code::OperationTimedOut
+                | Code::NotLeaderForPartition
+                | Code::LeaderNotAvailable
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownPartition
+        )
+    )
+}
+
+/// How long one question for the bounds of a partition may take, and how long it is asked again.
+const ASK: Duration = Duration::from_secs(10);
+
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Where a partition begins and ends, as the consumer sees it: what is not decided yet is beyond the end for one who
+/// reads what is committed.
+pub(super) fn bounds(consumer: &BaseConsumer<Faults>, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
+    let began = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition as i32, ASK) {
+            Ok((begins, end)) => return Ok((begins.max(0) as u64, end.max(0) as u64)),
+            Err(error) if is_passing(&error) && began.elapsed() < ASK => std::thread::sleep(ASK_AGAIN),
+            Err(error) => return Err(fault(&error, &format!("to read the topic {topic}"))),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
@@ -25,14 +25,21 @@ const DECIDED_WITHIN: Duration = Duration::from_secs(60);
 /// Most messages that wait in librdkafka's queue are bounded by it; a full one is waited for so long at a time.
 const QUEUE_WAIT: Duration = Duration::from_millis(20);
 
+/// Between the word of the last message and its event being done with.
+const EVENT_WAIT: Duration = Duration::from_micros(50);
+
 /// Receives what became of each message.
 pub(super) struct Deliveries {
     faults: Faults,
     outcome: Mutex<Outcome>,
+    told: Condvar,
 }
 
 #[derive(Default)]
 struct Outcome {
+    /// Messages sent, and those of which it is known what became of them.
+    sent: usize,
+    done: usize,
     /// Index of the message, and its offset.
     offsets: Vec<(usize, u64)>,
     /// The first error, and the length of the message it came for.
@@ -41,7 +48,15 @@ struct Outcome {
 
 impl Deliveries {
     pub(super) fn new(faults: Faults) -> Deliveries {
-        Deliveries { faults, outcome: Mutex::default() }
+        Deliveries { faults, outcome: Mutex::default(), told: Condvar::new() }
+    }
+
+    /// Waits until it is known what became of every message; false if it takes too long.
+    fn wait(&self) -> bool {
+        let pending = |outcome: &mut Outcome| outcome.done < outcome.sent;
+        let (outcome, _) =
+            self.told.wait_timeout_while(self.lock(), DECIDED_WITHIN, pending).unwrap_or_else(PoisonError::into_inner);
+        outcome.done >= outcome.sent
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -65,6 +80,10 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         let mut outcome = self.lock();
+        outcome.done += 1;
+        if outcome.done >= outcome.sent {
+            self.told.notify_all();
+        }
         match result {
             Ok(message) if index != usize::MAX => outcome.offsets.push((index, message.offset() as u64)),
             Ok(_) => {}
@@ -155,7 +174,13 @@ impl Producer {
                 Err(error) if is_retriable(&error) && began.elapsed() < DECIDED_WITHIN => {}
                 // It has been asked for, and nobody has said no.
                 Err(error) if is_retriable(&error) => return Err(NotTaken::Undecided(error)),
-                Err(error) => return Err(self.give_up(error, 0)),
+                Err(error) => {
+                    // A message that could not be delivered says more.
+                    let failed = self.inner.context().lock().failed.take();
+                    self.spent.store(failed.is_some(), Ordering::Relaxed);
+                    let (error, bytes) = failed.unwrap_or((error, 0));
+                    return Err(self.give_up(error, bytes));
+                }
             }
         }
         crate::failpoint::reached("kafka_after_commit");
@@ -179,11 +204,14 @@ impl Producer {
                 std::thread::sleep(QUEUE_WAIT);
                 record = back;
             }
+            self.inner.context().lock().sent += 1;
         }
-        self.inner.flush(DECIDED_WITHIN).map_err(|error| (error, 0))?;
-        if let Some(failed) = self.inner.context().lock().failed.take() {
-            self.spent.store(true, Ordering::Relaxed);
-            return Err(failed);
+        // `commit_transaction` would wait for them as well, but in steps of a tenth of a second.
+        if !self.inner.context().wait() {
+            return Err((KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut), 0));
+        }
+        while self.inner.in_flight_count() > 0 {
+            std::thread::sleep(EVENT_WAIT);
         }
         if let Some(moves) = moves {
             self.inner.send_offsets_to_transaction(&moves.offsets, moves.group, CALL).map_err(|error| (error, 0))?;

@@ -21,7 +21,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
-use super::fault::{Faults, fault};
+use super::fault::{Faults, bounds, fault, is_passing};
 use super::settings::Settings;
 use crate::log::{LogError, Message, ReadLimit, Topic};
 
@@ -105,11 +105,7 @@ impl Reader {
     }
 
     fn ask(&self, consumer: &BaseConsumer<Faults>, topic: Topic, partition: u32) -> Result<(u64, u64), LogError> {
-        let name = self.settings.name(topic.name());
-        let (begins, end) = consumer
-            .fetch_watermarks(&name, partition as i32, ASK)
-            .map_err(|error| fault(&error, &format!("to read the topic {name}")))?;
-        Ok((begins.max(0) as u64, end.max(0) as u64))
+        bounds(consumer, &self.settings.name(topic.name()), partition)
     }
 
     /// The first offset that was appended at this moment or later, in milliseconds; nothing if there is none.
@@ -245,6 +241,8 @@ impl Reader {
     ) -> Result<Shared, LogError> {
         let name = self.settings.name(topic.name());
         let failed = |error: KafkaError| fault(&error, &format!("to read the topic {name}"));
+        // A client that does not know who leads a partition looks only twice a second: so it is made to look now.
+        bounds(&client, &name, partition)?;
         // Before the assignment: messages that come between the two would go to the client's common queue.
         let mut queue = client
             .split_partition_queue(&name, partition as i32)
@@ -363,21 +361,4 @@ impl Cursor {
 
 fn own(message: &rdkafka::message::BorrowedMessage<'_>) -> Message {
     Message { offset: message.offset() as u64, value: message.payload().unwrap_or_default().to_vec() }
-}
-
-/// librdkafka tries again by itself.
-fn is_passing(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode as Code;
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::BrokerTransportFailure
-                | Code::AllBrokersDown
-                | Code::OperationTimedOut
-                | Code::NotLeaderForPartition
-                | Code::LeaderNotAvailable
-                | Code::UnknownTopicOrPartition
-                | Code::UnknownPartition
-        )
-    )
 }

@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
-use super::fault::{Faults, fault};
+use super::fault::{Faults, bounds, fault};
 use super::settings::Settings;
 use crate::log::LogError;
 
@@ -35,14 +35,32 @@ pub(super) fn replay(
     let mut assignment = TopicPartitionList::new();
     let mut index = BTreeMap::new();
     for (at, Partition { topic, partition }) in partitions.iter().enumerate() {
-        assignment.add_partition_offset(topic, *partition as i32, Offset::Beginning).map_err(failed)?;
-        index.insert(((*topic).to_owned(), *partition as i32), at);
+        // Asked first also because a client that does not know who leads a partition looks only twice a second.
+        let (begins, end) = bounds(&consumer, topic, *partition)?;
+        if begins < end {
+            assignment.add_partition_offset(topic, *partition as i32, Offset::Beginning).map_err(failed)?;
+            index.insert(((*topic).to_owned(), *partition as i32), at);
+        }
     }
-    consumer.assign(&assignment).map_err(failed)?;
+    let result = if index.is_empty() { Ok(()) } else { read(&consumer, faults, &assignment, &index, &mut take) };
+    // A client takes its time to end.
+    std::thread::spawn(move || drop(consumer));
+    result
+}
+
+fn read(
+    consumer: &BaseConsumer<Faults>,
+    faults: &Faults,
+    assignment: &TopicPartitionList,
+    index: &BTreeMap<(String, i32), usize>,
+    take: &mut impl FnMut(usize, u64, &[u8], Option<&[u8]>) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    let failed = |error| fault(&error, "to read topics");
+    consumer.assign(assignment).map_err(failed)?;
     // librdkafka says for each partition once that its end has been reached, but not of which topic.
     let mut ends = 0;
     let mut heard = Instant::now();
-    while ends < partitions.len() {
+    while ends < index.len() {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 heard = Instant::now();

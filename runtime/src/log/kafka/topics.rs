@@ -141,6 +141,8 @@ pub(super) fn prepare(settings: &Settings, faults: &Faults) -> Result<String, Lo
         }
     }
     check(&admin, &there)?;
+    // Clients take their time to end.
+    std::thread::spawn(move || drop((admin, consumer)));
     log_id(settings, faults)
 }
 
