@@ -138,6 +138,11 @@ impl Event {
         self.values.get(field.index()).unwrap_or(&Value::Null)
     }
 
+    /// The values of all fields, in the order of [`FIELDS`](crate::FIELDS).
+    pub fn values(&self) -> impl Iterator<Item = &Value> {
+        self.values.iter()
+    }
+
     /// The text of a field that has text.
     pub fn text(&self, field: FieldId) -> Option<&str> {
         match self.get(field) {

@@ -28,11 +28,12 @@ use runtime::shutdown::Shutdown;
 
 use crate::delta::{Add, Changes, DeltaTable, Outcome};
 use crate::error::Error;
-use crate::file::{self, Rows};
+use crate::file;
+use crate::rows::Rows;
 use crate::store::Store;
 use crate::table::{EVIDENCE, FINDINGS, TABLES, Table};
 use evidence::KnownEvidence;
-use feed::Batch;
+use feed::{Batch, News};
 use standing::Standing;
 
 /// Data files written at once. Compressing them is what a flush's time goes to.
@@ -273,33 +274,42 @@ impl Writer {
         let reads = self.sources.iter().map(|source| feed::read(table, log, source));
         let batches: Vec<Batch> = futures::future::try_join_all(reads).await?;
         let mut moved = false;
-        for (source, batch) in self.sources.iter_mut().zip(batches) {
+        for (source, batch) in self.sources.iter_mut().zip(&batches) {
             moved |= batch.next > source.next;
             source.next = batch.next;
             source.records_next = batch.records_next;
-            for (row, bytes) in batch.rows {
-                self.rows.push(row, bytes);
+        }
+        if !moved {
+            return Ok(false);
+        }
+        let mut rows = std::mem::replace(&mut self.rows, Rows::new(table));
+        let decode = move || -> Result<(Rows, News), Error> {
+            let mut news = News::default();
+            for batch in batches {
+                feed::decode(table, batch, &mut rows, &mut news)?;
             }
-            for finding in batch.findings {
-                if std::ptr::eq(table, &EVIDENCE) {
-                    for event_id in self.evidence.add(&finding) {
-                        self.rows.push(
-                            crate::table::evidence_row(&finding.id, finding.tenant.as_str(), event_id),
-                            event_id.len(),
-                        );
-                    }
-                } else {
-                    self.standing.put(finding);
+            Ok((rows, news))
+        };
+        // Were it to fail, this writer would be made anew from the table: nothing of a half is kept.
+        let (rows, news) = tokio::task::spawn_blocking(decode).await.map_err(|_| Error::Worker)??;
+        self.rows = rows;
+        for finding in news.findings {
+            if std::ptr::eq(table, &EVIDENCE) {
+                for event_id in self.evidence.add(&finding) {
+                    let row = crate::table::evidence_row(&finding.id, finding.tenant.as_str(), event_id);
+                    self.rows.push(&row, event_id.len());
                 }
-            }
-            if let Some(sent) = batch.heartbeat {
-                metrics.own.heartbeat.set(["archive"], sent);
+            } else {
+                self.standing.put(finding);
             }
         }
-        if moved && self.since.is_none() {
+        if let Some(sent) = news.heartbeat {
+            metrics.own.heartbeat.set(["archive"], sent);
+        }
+        if self.since.is_none() {
             self.since = Some(tokio::time::Instant::now());
         }
-        Ok(moved)
+        Ok(true)
     }
 
     /// Writes the files, then commits them with the positions they bring the table to.
@@ -318,7 +328,7 @@ impl Writer {
                 .collect();
             for tenant in &dirty {
                 for row in self.standing.rows(tenant) {
-                    self.rows.push(row, 0);
+                    self.rows.push(&row, 0);
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! One step commits together: the offset, the verdicts of the batch, the matches, dead letters, and what admit
 //! remembers. So each record is admitted, judged and archived once or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,10 +14,11 @@ use schemas::Event;
 use schemas::envelope::{Envelope, Heartbeat, Mark, Received};
 use schemas::event::NotARecord;
 use schemas::json::key_hash;
-use schemas::message::{DeadLetter, MatchMessage, Observation, Verdict, Verdicts};
+use schemas::message::{DeadLetter, MatchMessage, Verdict, Verdicts};
 
 use super::Error;
 use super::partitions::Worker;
+use super::sighted::{self, Sighted};
 use crate::admit::Admit;
 use crate::matcher::Matcher;
 use crate::rule::Kind;
@@ -25,6 +26,7 @@ use crate::rule::Kind;
 pub(super) struct MatchWorker {
     partition: u32,
     matcher: Arc<Matcher>,
+    sighted: Arc<Sighted>,
     metrics: Arc<Metrics>,
     admit: Admit,
 }
@@ -38,8 +40,13 @@ enum Read {
 }
 
 impl MatchWorker {
-    pub(super) fn new(partition: u32, matcher: Arc<Matcher>, metrics: Arc<Metrics>) -> MatchWorker {
-        MatchWorker { partition, matcher, metrics, admit: Admit::default() }
+    pub(super) fn new(
+        partition: u32,
+        matcher: Arc<Matcher>,
+        sighted: Arc<Sighted>,
+        metrics: Arc<Metrics>,
+    ) -> MatchWorker {
+        MatchWorker { partition, matcher, sighted, metrics, admit: Admit::default() }
     }
 
     /// Loads the known records of the days that the batch speaks of.
@@ -104,13 +111,15 @@ impl Worker for MatchWorker {
                 Read::Heartbeat(heartbeat) => batch.heartbeat(heartbeat),
             }
         }
-        let (matcher, metrics) = (self.matcher.clone(), self.metrics.clone());
-        let found = blocking(move || judge_all(&matcher, &metrics, &fresh)).await?;
+        let (matcher, sighted, metrics) = (self.matcher.clone(), self.sighted.clone(), self.metrics.clone());
+        let found = blocking(move || judge_all(&matcher, &sighted, &metrics, &fresh)).await?;
         self.metrics.engine.rule_batch_duration.observe(started.elapsed());
-        batch.add(found);
+        let observed = found.observed;
+        batch.matches = found.messages;
         let heartbeat = batch.heartbeat.clone();
         let txn = batch.into_txn(self.partition, from, next, self.admit.take_rows(from));
         log.commit(txn).await?;
+        self.sighted.note(observed);
         self.metrics.log.commits.with([Self::CONSUMER.name()]).inc();
         if let Some(heartbeat) = heartbeat {
             self.metrics.own.heartbeat.set(["match"], heartbeat.sent);
@@ -148,10 +157,19 @@ fn read_all(messages: &[Message], partition: u32) -> Result<Vec<Read>, Error> {
         .collect()
 }
 
-/// What the rules make of the records: matches, and observations combined.
-fn judge_all(matcher: &Matcher, metrics: &Metrics, events: &[Box<Event>]) -> Vec<MatchMessage> {
-    let mut found = Vec::new();
-    let mut observations: BTreeSet<Observation> = BTreeSet::new();
+/// What the rules make of a batch.
+#[derive(Default)]
+struct Found {
+    /// Matches, then observations.
+    messages: Vec<MatchMessage>,
+    /// Names of the observations among them.
+    observed: HashSet<u128>,
+}
+
+/// Matches, and observations combined: each once, and none that the log has already.
+fn judge_all(matcher: &Matcher, sighted: &Sighted, metrics: &Metrics, events: &[Box<Event>]) -> Found {
+    let mut found = Found::default();
+    let mut observations: Vec<MatchMessage> = Vec::new();
     let mut of_event = Vec::new();
     for event in events {
         for rule_id in matcher.matches(event, &mut of_event) {
@@ -160,22 +178,25 @@ fn judge_all(matcher: &Matcher, metrics: &Metrics, events: &[Box<Event>]) -> Vec
         for message in of_event.drain(..) {
             match message {
                 MatchMessage::Observation(observation) => {
-                    observations.insert(observation);
+                    let key = sighted::key(&observation);
+                    if !sighted.has(key) && found.observed.insert(key) {
+                        observations.push(MatchMessage::Observation(observation));
+                    }
                 }
                 MatchMessage::Match(found_match) => {
                     let rule = [found_match.rule_id.as_str()];
                     metrics.engine.rule_matches.with(rule).inc();
                     metrics.engine.rule_last_match.with(rule).set_time(found_match.received);
-                    found.push(MatchMessage::Match(found_match));
+                    found.messages.push(MatchMessage::Match(found_match));
                 }
-                control => found.push(control),
+                control => found.messages.push(control),
             }
         }
     }
     for rule in matcher.rules().rules().iter().filter(|rule| matches!(rule.kind, Kind::Detection(_))) {
         metrics.engine.rule_evaluations.with([&rule.id]).add(events.len() as u64);
     }
-    found.extend(observations.into_iter().map(MatchMessage::Observation));
+    found.messages.append(&mut observations);
     found
 }
 
@@ -207,10 +228,6 @@ impl Batch {
         if self.heartbeat.as_ref().is_none_or(|known| known.sent < heartbeat.sent) {
             self.heartbeat = Some(heartbeat);
         }
-    }
-
-    fn add(&mut self, found: Vec<MatchMessage>) {
-        self.matches = found;
     }
 
     fn into_txn(self, partition: u32, from: u64, next: u64, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Txn {
