@@ -42,7 +42,7 @@ const FILES_AT_ONCE: usize = 4;
 /// How long the lease is held without renewal.
 const LEASE_HOLD: Duration = Duration::from_secs(20);
 
-/// How long to wait for news when there is nothing to do.
+/// How long to wait for news when there is nothing to do, and before a table is looked at again that had none.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// How long to wait after a failure that may pass.
@@ -128,11 +128,16 @@ impl Archiver {
                 }
                 renewed = tokio::time::Instant::now();
             }
+            let ending = shutdown.is_requested();
             let mut moved = false;
             for writer in &mut writers {
-                moved |= writer.fill(&*self.log, &self.metrics).await?;
+                // Most tables are quiet most of the time; asking each of them each time would be most of the questions.
+                if ending || writer.quiet_since.is_none_or(|since| since.elapsed() >= IDLE_WAIT) {
+                    let has_moved = writer.fill(&*self.log, &self.metrics).await?;
+                    writer.quiet_since = (!has_moved).then(tokio::time::Instant::now);
+                    moved |= has_moved;
+                }
             }
-            let ending = shutdown.is_requested();
             if !self.flush_due(&mut writers, ending && !moved).await? {
                 // Another archiver has committed: what is held is theirs already.
                 return Ok(());
@@ -233,6 +238,8 @@ struct Writer {
     log_id: String,
     sources: Vec<Source>,
     rows: Rows,
+    /// When it was last seen that nothing had come.
+    quiet_since: Option<tokio::time::Instant>,
     /// When the oldest thing not committed was read.
     since: Option<tokio::time::Instant>,
     standing: Standing,
@@ -261,7 +268,16 @@ impl Writer {
         let standing = if std::ptr::eq(table, &FINDINGS) { Standing::load(&delta).await? } else { Standing::default() };
         let evidence =
             if std::ptr::eq(table, &EVIDENCE) { KnownEvidence::load(&delta).await? } else { KnownEvidence::default() };
-        Ok(Writer { rows: Rows::new(table), delta, log_id, sources, since: None, standing, evidence })
+        Ok(Writer {
+            rows: Rows::new(table),
+            delta,
+            log_id,
+            sources,
+            quiet_since: None,
+            since: None,
+            standing,
+            evidence,
+        })
     }
 
     fn table(&self) -> &'static Table {
