@@ -7,6 +7,7 @@ pub mod archiver;
 pub mod delta;
 mod error;
 mod file;
+mod rows;
 pub mod sql;
 mod store;
 pub mod table;

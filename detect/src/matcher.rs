@@ -1,4 +1,5 @@
-//! Match: one record against all rules. Stateless and naive: every rule is asked. What is faster must put out the same.
+//! Match: one record against all rules. Stateless. Which detections hold is asked only of those that the index leaves
+//! ([`OperationIndex`]); [`Matcher::naive`] asks all of them, and both must put out the same.
 //!
 //! What comes out carries everything correlate needs, so that a record is looked at once: the group key, the values an
 //! operator compares, the weight, the values shown. All of it is bounded, because records are written by attackers.
@@ -13,7 +14,7 @@ use schemas::message::{Match, MatchMessage, Observation};
 use schemas::path::{Path, Scalar};
 use schemas::tenant::Tenant;
 
-use crate::rule::condition::Detection;
+use crate::index::OperationIndex;
 use crate::rule::{Kind, Operator, Rule, RuleSet};
 
 /// Most values of one field that are shown, and the longest shown value.
@@ -38,11 +39,31 @@ pub struct Matcher {
     rules: RuleSet,
     /// Each tenant's configured domains, lower-case.
     domains: BTreeMap<Tenant, Vec<String>>,
-    /// The detection rules, by name.
-    detections: BTreeMap<String, Arc<Rule>>,
+    /// The detection rules.
+    detections: Vec<Arc<Rule>>,
+    index: OperationIndex,
+    /// For each rule, which detections it is made from.
+    parts: Vec<Parts>,
     /// Where mailbox owners are read from: Microsoft writes it, and no caller of a cmdlet can.
     owner: Path,
     mailbox: Path,
+}
+
+/// The detections, by position, that a rule asks of.
+#[derive(Debug, Default)]
+struct Parts {
+    /// The rule itself, or the members of a correlation in their order.
+    members: Vec<usize>,
+    learn_from: Vec<usize>,
+}
+
+/// Which detections hold for one record, by position.
+struct Selected(Vec<bool>);
+
+impl Selected {
+    fn any(&self, positions: &[usize]) -> bool {
+        positions.iter().any(|position| self.0[*position])
+    }
 }
 
 /// The domains a record names that are not known to be the tenant's own.
@@ -61,19 +82,32 @@ enum Outside {
 struct Shape<'r> {
     rule: &'r Rule,
     member: &'r str,
-    group_by: Vec<Path>,
+    group_by: &'r [Path],
 }
 
 impl Matcher {
     /// `domains`: what is inside, by tenant, with all subdomains. A tenant without any has none configured.
     pub fn new(rules: RuleSet, domains: BTreeMap<Tenant, Vec<String>>) -> Matcher {
         let is_detection = |rule: &&Arc<Rule>| matches!(rule.kind, Kind::Detection(_));
-        let detections = rules.rules().iter().filter(is_detection).map(|rule| (rule.name.clone(), rule.clone()));
-        let detections = detections.collect();
+        let detections: Vec<Arc<Rule>> = rules.rules().iter().filter(is_detection).cloned().collect();
+        let positions: BTreeMap<&str, usize> =
+            detections.iter().enumerate().map(|(position, rule)| (rule.name.as_str(), position)).collect();
+        let of = |names: &mut dyn Iterator<Item = &String>| -> Vec<usize> {
+            names.filter_map(|name| positions.get(name.as_str()).copied()).collect()
+        };
+        let parts = rules.rules().iter().map(|rule| match &rule.kind {
+            Kind::Detection(_) => Parts { members: of(&mut [&rule.name].into_iter()), learn_from: Vec::new() },
+            Kind::Correlation { members, learn_from } => Parts {
+                members: of(&mut members.iter().map(|member| &member.name)),
+                learn_from: of(&mut learn_from.iter()),
+            },
+        });
+        let parts = parts.collect();
+        let index = OperationIndex::new(detections.iter().filter_map(|rule| rule.detection()));
         let lower = |names: Vec<String>| names.iter().map(|name| name.trim_matches('.').to_lowercase()).collect();
         let domains = domains.into_iter().map(|(tenant, names)| (tenant, lower(names))).collect();
         let (owner, mailbox) = (Path::parse("MailboxOwnerUPN"), Path::parse("MailboxGuid"));
-        Matcher { rules, domains, detections, owner, mailbox }
+        Matcher { rules, domains, detections, index, parts, owner, mailbox }
     }
 
     /// The rules it asks.
@@ -84,31 +118,41 @@ impl Matcher {
     /// Appends what the rules make of a record. Returns the ids of the correlations for which it counts nothing because
     /// it has no value for their group key, or none to compare.
     pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
+        self.judge(event, self.index.candidates(event).into_iter(), out)
+    }
+
+    /// The same, asking every rule: the meaning of [`Matcher::matches`], for comparing.
+    pub fn naive(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
+        self.judge(event, 0..self.detections.len(), out)
+    }
+
+    fn judge(
+        &self,
+        event: &Event,
+        candidates: impl Iterator<Item = usize>,
+        out: &mut Vec<MatchMessage>,
+    ) -> Vec<String> {
         let mut dropped = Vec::new();
-        let selected = self.selected(event);
-        for rule in self.rules.rules() {
+        let selected = self.selected(event, candidates);
+        for (rule, parts) in self.rules.rules().iter().zip(&self.parts) {
+            if rule.outside.is_some() && rule.generates {
+                self.observe_owner(rule, event, out);
+            }
             // An exception takes triggers away, never what a baseline learns: what is known stays known.
-            let excluded = self.is_excluded(rule, event);
+            let triggers = selected.any(&parts.members) && !self.is_excluded(rule, event);
             match &rule.kind {
-                Kind::Detection(_) if !rule.generates => {}
-                Kind::Detection(_) => {
-                    if rule.outside.is_some() {
-                        self.observe_owner(rule, event, out);
-                    }
-                    if !excluded && selected.contains(rule.name.as_str()) {
-                        self.by_itself(rule, event, out);
-                    }
-                }
-                Kind::Correlation { members, learn_from } => {
-                    for member in members {
-                        if !excluded && self.is_member(&member.name, event, &selected) {
-                            let shape = Shape { rule, member: &member.name, group_by: member.group_by.clone() };
+                Kind::Detection(_) if triggers && rule.generates => self.by_itself(rule, event, out),
+                Kind::Detection(_) => {}
+                Kind::Correlation { members, .. } => {
+                    for (member, position) in members.iter().zip(&parts.members) {
+                        if triggers && selected.0[*position] && self.counts(*position, event) {
+                            let shape = Shape { rule, member: &member.name, group_by: &member.group_by };
                             if !shape.emit(event, out) {
                                 dropped.push(rule.id.clone());
                             }
                         }
                     }
-                    if learn_from.iter().any(|name| selected.contains(name.as_str())) {
+                    if selected.any(&parts.learn_from) {
                         learn(rule, event, out);
                     }
                 }
@@ -118,21 +162,20 @@ impl Matcher {
         dropped
     }
 
-    /// The names of the detection rules whose conditions hold, before exceptions and domains.
-    fn selected(&self, event: &Event) -> BTreeSet<&str> {
-        let holds = |rule: &Rule| match &rule.kind {
-            Kind::Detection(detection) => Detection::matches(detection, event),
-            Kind::Correlation { .. } => false,
-        };
-        self.detections.iter().filter(|(_, rule)| holds(rule)).map(|(name, _)| name.as_str()).collect()
+    /// The detections whose conditions hold, before exceptions and domains.
+    fn selected(&self, event: &Event, candidates: impl Iterator<Item = usize>) -> Selected {
+        let mut selected = Selected(vec![false; self.detections.len()]);
+        for position in candidates {
+            selected.0[position] =
+                self.detections[position].detection().is_some_and(|detection| detection.matches(event));
+        }
+        selected
     }
 
-    /// Whether a rule selects the record for a correlation. Where no domains are configured every domain counts as
+    /// Whether a detection that holds counts for a correlation. Where no domains are configured every domain counts as
     /// outside: a window cannot be taken back, and unknown is never taken for inside.
-    fn is_member(&self, name: &str, event: &Event, selected: &BTreeSet<&str>) -> bool {
-        let Some(rule) = self.detections.get(name).filter(|_| selected.contains(name)) else {
-            return false;
-        };
+    fn counts(&self, position: usize, event: &Event) -> bool {
+        let rule = &self.detections[position];
         !self.is_excluded(rule, event) && !matches!(self.outside(rule, event), Outside::Nothing)
     }
 
@@ -141,7 +184,8 @@ impl Matcher {
     }
 
     fn by_itself(&self, rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
-        let shape = Shape { rule, member: &rule.name, group_by: paths(&rule.group_by) };
+        let group_by = paths(&rule.group_by);
+        let shape = Shape { rule, member: &rule.name, group_by: &group_by };
         // A missing part of the key is an empty one: what happened is told even if nobody is named.
         let groups = shape.groups(event, true);
         match self.outside(rule, event) {
@@ -214,7 +258,7 @@ impl Shape<'_> {
     /// an empty part.
     fn groups(&self, event: &Event, missing_is_empty: bool) -> Vec<Vec<String>> {
         let mut groups = vec![Vec::new()];
-        for path in &self.group_by {
+        for path in self.group_by {
             let mut parts = keys(path, event);
             if parts.is_empty() && missing_is_empty {
                 parts.push(String::new());
@@ -249,8 +293,8 @@ impl Shape<'_> {
 fn learn(rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
     let group_by = match &rule.kind {
         // Aliases speak of the triggers; teachers are grouped by what the first of them is grouped by.
-        Kind::Correlation { members, .. } => members.first().map(|member| member.group_by.clone()).unwrap_or_default(),
-        Kind::Detection(_) => Vec::new(),
+        Kind::Correlation { members, .. } => members.first().map_or(&[][..], |member| &member.group_by),
+        Kind::Detection(_) => &[],
     };
     let shape = Shape { rule, member: &rule.name, group_by };
     let values = values(rule, event);

@@ -63,12 +63,21 @@ pub struct Heartbeat {
     pub sent: DateTime<Utc>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Header {
     Record(Origin),
     Mark(Mark),
     Heartbeat(Heartbeat),
+}
+
+/// The same, of what belongs to someone else.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum HeaderOf<'a> {
+    Record(&'a Origin),
+    Mark(&'a Mark),
+    Heartbeat(&'a Heartbeat),
 }
 
 /// The bytes in the log are not an envelope: the log was written by something else or is damaged.
@@ -79,10 +88,10 @@ pub struct InvalidEnvelope;
 impl Envelope {
     /// The bytes that go into the log.
     pub fn encode(&self) -> Vec<u8> {
-        let (header, bytes): (Header, &[u8]) = match self {
-            Envelope::Record(received) => (Header::Record(received.origin.clone()), &received.bytes),
-            Envelope::Mark(mark) => (Header::Mark(mark.clone()), &[]),
-            Envelope::Heartbeat(heartbeat) => (Header::Heartbeat(heartbeat.clone()), &[]),
+        let (header, bytes): (HeaderOf<'_>, &[u8]) = match self {
+            Envelope::Record(received) => (HeaderOf::Record(&received.origin), &received.bytes),
+            Envelope::Mark(mark) => (HeaderOf::Mark(mark), &[]),
+            Envelope::Heartbeat(heartbeat) => (HeaderOf::Heartbeat(heartbeat), &[]),
         };
         // A header is a struct of strings, times and booleans: it always serialises.
         let header = serde_json::to_vec(&header).unwrap_or_default();

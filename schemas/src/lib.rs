@@ -7,6 +7,7 @@
 //! One table, [`FIELDS`], drives normalisation, rule type-checking, Arrow columns and documentation, so that they
 //! cannot disagree.
 
+pub mod document;
 pub mod envelope;
 pub mod event;
 pub mod field;
@@ -19,6 +20,7 @@ pub mod path;
 pub mod tenant;
 pub mod text;
 
+pub use document::{Document, Node};
 pub use envelope::Envelope;
 pub use event::{Defect, Event, Value};
 pub use field::{FIELDS, Field, FieldId};

@@ -14,8 +14,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value as Json;
-
+use crate::document::{Document, Members, Node, View};
 use crate::event::{Event, Value};
 use crate::field::{self, FieldId};
 
@@ -37,16 +36,16 @@ pub enum Scalar<'a> {
 
 impl<'a> Scalar<'a> {
     /// The value of a node that is one value; none for lists and objects.
-    pub(crate) fn of(node: &'a Json) -> Option<Scalar<'a>> {
-        Some(match node {
-            Json::Null => Scalar::Null,
-            Json::Bool(value) => Scalar::Boolean(*value),
-            Json::Number(number) => match number.as_i64() {
+    pub(crate) fn of(node: Node<'a>) -> Option<Scalar<'a>> {
+        Some(match node.view() {
+            View::Null => Scalar::Null,
+            View::Boolean(value) => Scalar::Boolean(value),
+            View::Number(number) => match number.as_i64() {
                 Some(integer) => Scalar::Integer(integer),
                 None => Scalar::Float(number.as_f64().unwrap_or(f64::NAN)),
             },
-            Json::String(text) => Scalar::Text(Cow::Borrowed(text)),
-            Json::Array(_) | Json::Object(_) => return None,
+            View::Text(text) => Scalar::Text(Cow::Borrowed(text)),
+            View::Array(_) | View::Object(_) => return None,
         })
     }
 
@@ -145,7 +144,7 @@ impl Path {
     }
 
     /// The same on a bare record, for those who have no event; a name of `FIELDS` selects nothing here.
-    pub fn select_record<'a>(&self, record: &'a Json, out: &mut Vec<Scalar<'a>>) -> bool {
+    pub fn select_record<'a>(&self, record: Node<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         match &self.0 {
             Target::Field(_) => false,
             Target::Record { text, ends } => select(record, Rest { text, start: 0, ends }, out),
@@ -163,13 +162,13 @@ impl Path {
 }
 
 /// Calls `visit` with every value (not key) of the record that is text, or a number written as text.
-pub fn for_each_leaf(record: &Json, visit: &mut dyn FnMut(&str)) {
-    match record {
-        Json::Object(map) => map.values().for_each(|member| for_each_leaf(member, visit)),
-        Json::Array(items) => items.iter().for_each(|item| for_each_leaf(item, visit)),
-        Json::String(text) => visit(text),
-        Json::Number(number) => visit(&number.to_string()),
-        Json::Bool(_) | Json::Null => {}
+pub fn for_each_leaf(record: Node<'_>, visit: &mut dyn FnMut(&str)) {
+    match record.view() {
+        View::Object(members) => members.values().for_each(|member| for_each_leaf(member, visit)),
+        View::Array(items) => items.into_iter().for_each(|item| for_each_leaf(item, visit)),
+        View::Text(text) => visit(text),
+        View::Number(number) => visit(&number.to_string()),
+        View::Boolean(_) | View::Null => {}
     }
 }
 
@@ -188,66 +187,83 @@ fn select_field<'a>(value: &'a Value, out: &mut Vec<Scalar<'a>>) -> bool {
     true
 }
 
-fn select<'a>(node: &'a Json, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
+fn select<'a>(node: Node<'a>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
     if rest.is_empty() {
         return leaf(node, out);
     }
-    match node {
-        Json::Object(map) => {
+    match node.view() {
+        View::Object(members) => {
             for taken in (1..=rest.len()).rev() {
-                if let Some(found) = member(map, rest.key(taken)) {
+                if let Some(found) = members.clone().get(rest.key(taken)) {
                     return select(found, rest.after(taken), out);
                 }
             }
             false
         }
-        Json::Array(items) => {
+        View::Array(items) => {
             let mut present = false;
             for item in items {
-                present |= match item {
-                    Json::Object(pair) if is_named(pair) => select_named(pair, rest, out),
-                    Json::String(text) => select_in_text(text, rest, out),
-                    other => select(other, rest, out),
+                present |= match item.view() {
+                    View::Object(pair) => match Named::of(pair) {
+                        Some(named) => named.select(rest, out),
+                        None => select(item, rest, out),
+                    },
+                    View::Text(text) => select_in_text(text, rest, out),
+                    _ => select(item, rest, out),
                 };
             }
             present
         }
-        Json::String(text) => select_in_text(text, rest, out),
+        View::Text(text) => select_in_text(text, rest, out),
         _ => false,
     }
 }
 
-/// Most keys of an object that are compared one by one. Hashing a key costs more than comparing it with four others,
-/// and name/value arrays are walked once for every name that is looked for.
-const COMPARED_KEYS_MAX: usize = 4;
-
-fn member<'m>(map: &'m serde_json::Map<String, Json>, key: &str) -> Option<&'m Json> {
-    if map.len() > COMPARED_KEYS_MAX {
-        return map.get(key);
-    }
-    map.iter().find_map(|(name, value)| (name == key).then_some(value))
+/// An entry of a name/value array.
+#[derive(Default)]
+struct Named<'a> {
+    name: &'a str,
+    value: Option<Node<'a>>,
+    new_value: Option<Node<'a>>,
+    old_value: Option<Node<'a>>,
 }
 
-/// Whether an object is an entry of a name/value array.
-fn is_named(pair: &serde_json::Map<String, Json>) -> bool {
-    let has = |key: &str| member(pair, key).is_some();
-    (has("Name") || has("Key")) && ["Value", "NewValue", "OldValue"].iter().any(|key| has(key))
-        || pair.len() == 1 && has("Name")
-}
-
-fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
-    // The entry's own keys stay reachable: `Parameters.Name` lists the names themselves only if nothing bears that name.
-    let name = member(pair, "Name").or_else(|| member(pair, "Key")).and_then(Json::as_str).unwrap_or_default();
-    for taken in (1..=rest.len()).rev() {
-        if rest.key(taken) != name {
-            continue;
+impl<'a> Named<'a> {
+    /// Reads an object that is such an entry, in one pass over its members.
+    fn of(pair: Members<'a>) -> Option<Named<'a>> {
+        let mut named = Named::default();
+        let (mut name, mut key, mut members) = (None, None, 0);
+        for (member, value) in pair {
+            members += 1;
+            match member {
+                "Name" => name = Some(value),
+                "Key" => key = Some(value),
+                "Value" => named.value = Some(value),
+                "NewValue" => named.new_value = Some(value),
+                "OldValue" => named.old_value = Some(value),
+                _ => {}
+            }
         }
+        let has_value = named.value.or(named.new_value).or(named.old_value).is_some();
+        let is_named = (name.or(key).is_some() && has_value) || (members == 1 && name.is_some());
+        named.name = name.or(key).and_then(Node::as_str).unwrap_or_default();
+        is_named.then_some(named)
+    }
+
+    /// The value that this name, or this name and a side of the change, selects. The entry's own keys stay
+    /// unreachable: `Parameters.Name` is the parameter of that name.
+    fn select(&self, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
+        let Some(taken) = (1..=rest.len()).rev().find(|taken| rest.key(*taken) == self.name) else { return false };
         let rest = rest.after(taken);
-        let side =
-            (!rest.is_empty()).then(|| rest.key(1)).filter(|side| ["NewValue", "OldValue", "Value"].contains(side));
-        return match side {
-            Some(side) => member(pair, side).is_some_and(|value| property(value, rest.after(1), out)),
-            None => match member(pair, "Value").or_else(|| member(pair, "NewValue")) {
+        let side = if rest.is_empty() { "" } else { rest.key(1) };
+        let of_side = |value: Option<Node<'a>>, out: &mut Vec<Scalar<'a>>| {
+            value.is_some_and(|value| property(value, rest.after(1), out))
+        };
+        match side {
+            "Value" => of_side(self.value, out),
+            "NewValue" => of_side(self.new_value, out),
+            "OldValue" => of_side(self.old_value, out),
+            _ => match self.value.or(self.new_value) {
                 Some(value) => property(value, rest, out),
                 None => {
                     // An entry without a value: the name is there, and says nothing.
@@ -255,47 +271,40 @@ fn select_named<'a>(pair: &'a serde_json::Map<String, Json>, rest: Rest<'_>, out
                     true
                 }
             },
-        };
+        }
     }
-    false
 }
 
 /// The value of a name/value entry: Entra writes JSON text here.
-fn property<'a>(value: &'a Json, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
+fn property<'a>(value: Node<'a>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
     if !rest.is_empty() {
         return select(value, rest, out);
     }
-    if let Json::String(text) = value
+    if let Some(text) = value.as_str()
         && text.starts_with(['[', '"'])
         && let Some(nested) = nested_json(text)
     {
-        let strings: Option<Vec<String>> = match nested {
-            Json::String(inner) => Some(vec![inner]),
-            Json::Array(items) => items
-                .into_iter()
-                .map(|item| match item {
-                    Json::String(inner) => Some(inner),
-                    _ => None,
-                })
-                .collect(),
+        let strings: Option<Vec<&str>> = match nested.root().view() {
+            View::Text(inner) => Some(vec![inner]),
+            View::Array(items) => items.map(Node::as_str).collect(),
             _ => None,
         };
         if let Some(strings) = strings {
-            out.extend(strings.into_iter().map(|inner| Scalar::Text(Cow::Owned(inner))));
+            out.extend(strings.into_iter().map(|inner| Scalar::Text(Cow::Owned(inner.to_owned()))));
             return true;
         }
     }
     leaf(value, out)
 }
 
-fn leaf<'a>(node: &'a Json, out: &mut Vec<Scalar<'a>>) -> bool {
-    match node {
-        Json::Array(items) => {
+fn leaf<'a>(node: Node<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
+    match node.view() {
+        View::Array(items) => {
             for item in items {
                 leaf(item, out);
             }
         }
-        other => out.extend(Scalar::of(other)),
+        _ => out.extend(Scalar::of(node)),
     }
     true
 }
@@ -303,7 +312,7 @@ fn leaf<'a>(node: &'a Json, out: &mut Vec<Scalar<'a>>) -> bool {
 fn select_in_text<'a>(text: &'a str, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
     if let Some(nested) = nested_json(text) {
         let mut found = Vec::new();
-        let present = select(&nested, rest, &mut found);
+        let present = select(nested.root(), rest, &mut found);
         out.extend(found.into_iter().map(|scalar| -> Scalar<'a> { scalar.into_owned() }));
         return present;
     }
@@ -317,10 +326,11 @@ fn select_in_text<'a>(text: &'a str, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) 
     present
 }
 
-pub(crate) fn nested_json(text: &str) -> Option<Json> {
+/// The value that a text holds as JSON, if it does.
+pub(crate) fn nested_json(text: &str) -> Option<Document> {
     let trimmed = text.trim_start();
     let may_be = trimmed.starts_with(['{', '[', '"']) && text.len() <= NESTED_JSON_BYTES_MAX;
-    if may_be { serde_json::from_str(trimmed).ok() } else { None }
+    if may_be { Document::parse(trimmed.as_bytes()).ok() } else { None }
 }
 
 /// The parameters of a command in cmdlet syntax: `-Name "x" -HoldNames () -Types ("Bulk","Spam")`. Lists are joined
@@ -399,9 +409,9 @@ mod tests {
     use super::*;
 
     fn selected(record: &str, path: &str) -> Option<Vec<String>> {
-        let record: Json = serde_json::from_str(record).unwrap();
+        let record = Document::parse(record.as_bytes()).unwrap();
         let mut out = Vec::new();
-        let present = Path::parse(path).select_record(&record, &mut out);
+        let present = Path::parse(path).select_record(record.root(), &mut out);
         present.then(|| out.iter().map(|scalar| scalar.to_text().into_owned()).collect())
     }
 

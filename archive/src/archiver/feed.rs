@@ -8,17 +8,25 @@ use schemas::{Event, Finding};
 
 use super::Source;
 use crate::error::Error;
-use crate::table::{self, FINDING_REVISIONS, Row, Table};
+use crate::rows::Rows;
+use crate::table::{self, FINDING_REVISIONS, Table};
 
-/// What one read of one partition gave.
+/// What one read of one partition gave, still as it lay in the log.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Rows, each with the bytes it is to be counted for.
-    pub(super) rows: Vec<(Row, usize)>,
-    /// For the tables that are made from findings as a whole.
-    pub(super) findings: Vec<Finding>,
+    partition: u32,
+    messages: Vec<Message>,
+    /// For verdicts, the records that they speak of, message by message.
+    records: Vec<Vec<Message>>,
     pub(super) next: u64,
     pub(super) records_next: u64,
+}
+
+/// What batches hold besides rows.
+#[derive(Default)]
+pub(super) struct News {
+    /// For the tables that are made from findings as a whole.
+    pub(super) findings: Vec<Finding>,
     /// The newest heartbeat that passed.
     pub(super) heartbeat: Option<DateTime<Utc>>,
 }
@@ -28,85 +36,87 @@ pub(super) async fn read(table: &'static Table, log: &dyn Log, source: &Source) 
     let partition = source.partition;
     let messages = log.read(table.topic, partition, source.next, ReadLimit::default()).await?;
     let next = messages.last().map_or(source.next, |message| message.offset + 1);
-    let mut batch = Batch { next, records_next: source.records_next, ..Batch::default() };
-    if messages.is_empty() {
-        return Ok(batch);
-    }
-    match table.topic {
-        Topic::Verdicts => events(log, partition, &messages, &mut batch).await?,
-        topic => {
-            for message in &messages {
-                other(table, message, &mut batch).ok_or(damaged(topic, partition, message.offset))?;
+    let mut batch = Batch { partition, messages, records: Vec::new(), next, records_next: source.records_next };
+    if table.topic == Topic::Verdicts {
+        for message in &batch.messages {
+            let verdicts = verdicts(partition, message)?;
+            let end = verdicts.from + verdicts.codes.len() as u64;
+            let mut records = Vec::with_capacity(verdicts.codes.len());
+            let mut at = verdicts.from;
+            while at < end {
+                let limit = ReadLimit { messages: (end - at) as usize, ..ReadLimit::default() };
+                let read = log.read(Topic::Records, partition, at, limit).await?;
+                at = read.last().ok_or_else(|| damaged(Topic::Verdicts, partition, message.offset))?.offset + 1;
+                records.extend(read);
             }
+            batch.records.push(records);
+            batch.records_next = end;
         }
     }
     Ok(batch)
+}
+
+/// Appends the rows of a batch. Nothing is looked up: rows follow from the messages alone.
+pub(super) fn decode(table: &'static Table, batch: Batch, rows: &mut Rows, news: &mut News) -> Result<(), Error> {
+    let Batch { partition, messages, mut records, .. } = batch;
+    for (index, message) in messages.iter().enumerate() {
+        if table.topic == Topic::Verdicts {
+            let codes = verdicts(partition, message)?.codes;
+            // Each stretch of records is let go as soon as it is in columns.
+            let records = records.get_mut(index).map(std::mem::take).unwrap_or_default();
+            events(&records, codes.as_bytes(), rows).map_err(|at| damaged(Topic::Records, partition, at))?;
+        } else {
+            other(table, message, rows, news).ok_or(damaged(table.topic, partition, message.offset))?;
+        }
+    }
+    Ok(())
 }
 
 fn damaged(topic: Topic, partition: u32, offset: u64) -> Error {
     Error::Message { topic: topic.name(), partition, offset }
 }
 
-fn other(table: &'static Table, message: &Message, batch: &mut Batch) -> Option<()> {
+fn verdicts(partition: u32, message: &Message) -> Result<Verdicts, Error> {
+    serde_json::from_slice(&message.value).map_err(|_| damaged(Topic::Verdicts, partition, message.offset))
+}
+
+fn other(table: &'static Table, message: &Message, rows: &mut Rows, news: &mut News) -> Option<()> {
     let bytes = message.value.len();
     match table.topic {
         Topic::Coverage => {
             let coverage: Coverage = serde_json::from_slice(&message.value).ok()?;
-            batch.rows.push((table::coverage_row(&coverage), bytes));
+            rows.push(&table::coverage_row(&coverage), bytes);
         }
         Topic::DeadLetters => {
             let letter: DeadLetter = serde_json::from_slice(&message.value).ok()?;
-            batch.rows.push((table::dead_letter_row(&letter), bytes));
+            rows.push(&table::dead_letter_row(&letter), bytes);
         }
         Topic::Findings => match serde_json::from_slice(&message.value).ok()? {
-            FindingMessage::Heartbeat(heartbeat) => batch.heartbeat = Some(heartbeat.sent),
+            FindingMessage::Heartbeat(heartbeat) => news.heartbeat = Some(heartbeat.sent),
             FindingMessage::Finding(finding) if std::ptr::eq(table, &FINDING_REVISIONS) => {
-                batch.rows.push((table::finding_revision_row(&finding), bytes));
+                rows.push(&table::finding_revision_row(&finding), bytes);
             }
-            FindingMessage::Finding(finding) => batch.findings.push(*finding),
+            FindingMessage::Finding(finding) => news.findings.push(*finding),
         },
         Topic::Records | Topic::Verdicts | Topic::Matches => return None,
     }
     Some(())
 }
 
-/// Joins verdicts with the records they speak of, by offset.
-async fn events(log: &dyn Log, partition: u32, messages: &[Message], batch: &mut Batch) -> Result<(), Error> {
-    for message in messages {
-        let damaged = || damaged(Topic::Verdicts, partition, message.offset);
-        let verdicts: Verdicts = serde_json::from_slice(&message.value).map_err(|_| damaged())?;
-        let end = verdicts.from + verdicts.codes.len() as u64;
-        let mut records = Vec::with_capacity(verdicts.codes.len());
-        let mut at = verdicts.from;
-        while at < end {
-            let limit = ReadLimit { messages: (end - at) as usize, ..ReadLimit::default() };
-            let read = log.read(Topic::Records, partition, at, limit).await?;
-            at = read.last().ok_or_else(damaged)?.offset + 1;
-            records.extend(read);
-        }
-        let codes = verdicts.codes.into_bytes();
-        let rows = tokio::task::spawn_blocking(move || rows(records, &codes)).await.map_err(|_| Error::Worker)?;
-        batch.rows.extend(rows.map_err(|offset| self::damaged(Topic::Records, partition, offset))?);
-        batch.records_next = end;
-    }
-    Ok(())
-}
-
-/// Rows of the records whose verdict admits them; or the offset of the one that is not what its verdict says.
-fn rows(records: Vec<Message>, codes: &[u8]) -> Result<Vec<(Row, usize)>, u64> {
-    let mut rows = Vec::with_capacity(records.len());
-    for (record, &code) in records.into_iter().zip(codes) {
+/// Joins records with their verdicts: a row for each that is admitted. Fails with the offset of the record that is not
+/// what its verdict says.
+fn events(records: &[Message], codes: &[u8], rows: &mut Rows) -> Result<(), u64> {
+    for (record, &code) in records.iter().zip(codes) {
         match Verdict::from_code(code).ok_or(record.offset)? {
             Verdict::Admitted | Verdict::Variant => {
-                let received = record_of(&record).ok_or(record.offset)?;
+                let received = record_of(record).ok_or(record.offset)?;
                 let event = Event::read(&received).map_err(|_| record.offset)?;
-                let bytes = received.bytes.len();
-                rows.push((table::event_row(&event, &received), bytes));
+                rows.push(&table::event_row(&event, &received), received.bytes.len());
             }
             Verdict::Duplicate | Verdict::Rejected | Verdict::Control => {}
         }
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn record_of(message: &Message) -> Option<Received> {

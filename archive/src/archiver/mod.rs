@@ -28,11 +28,12 @@ use runtime::shutdown::Shutdown;
 
 use crate::delta::{Add, Changes, DeltaTable, Outcome};
 use crate::error::Error;
-use crate::file::{self, Rows};
+use crate::file;
+use crate::rows::Rows;
 use crate::store::Store;
 use crate::table::{EVIDENCE, FINDINGS, TABLES, Table};
 use evidence::KnownEvidence;
-use feed::Batch;
+use feed::{Batch, News};
 use standing::Standing;
 
 /// Data files written at once. Compressing them is what a flush's time goes to.
@@ -41,7 +42,7 @@ const FILES_AT_ONCE: usize = 4;
 /// How long the lease is held without renewal.
 const LEASE_HOLD: Duration = Duration::from_secs(20);
 
-/// How long to wait for news when there is nothing to do.
+/// How long to wait for news when there is nothing to do, and before a table is looked at again that had none.
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 
 /// How long to wait after a failure that may pass.
@@ -127,11 +128,16 @@ impl Archiver {
                 }
                 renewed = tokio::time::Instant::now();
             }
+            let ending = shutdown.is_requested();
             let mut moved = false;
             for writer in &mut writers {
-                moved |= writer.fill(&*self.log, &self.metrics).await?;
+                // Most tables are quiet most of the time; asking each of them each time would be most of the questions.
+                if ending || writer.quiet_since.is_none_or(|since| since.elapsed() >= IDLE_WAIT) {
+                    let has_moved = writer.fill(&*self.log, &self.metrics).await?;
+                    writer.quiet_since = (!has_moved).then(tokio::time::Instant::now);
+                    moved |= has_moved;
+                }
             }
-            let ending = shutdown.is_requested();
             if !self.flush_due(&mut writers, ending && !moved).await? {
                 // Another archiver has committed: what is held is theirs already.
                 return Ok(());
@@ -232,6 +238,8 @@ struct Writer {
     log_id: String,
     sources: Vec<Source>,
     rows: Rows,
+    /// When it was last seen that nothing had come.
+    quiet_since: Option<tokio::time::Instant>,
     /// When the oldest thing not committed was read.
     since: Option<tokio::time::Instant>,
     standing: Standing,
@@ -260,7 +268,16 @@ impl Writer {
         let standing = if std::ptr::eq(table, &FINDINGS) { Standing::load(&delta).await? } else { Standing::default() };
         let evidence =
             if std::ptr::eq(table, &EVIDENCE) { KnownEvidence::load(&delta).await? } else { KnownEvidence::default() };
-        Ok(Writer { rows: Rows::new(table), delta, log_id, sources, since: None, standing, evidence })
+        Ok(Writer {
+            rows: Rows::new(table),
+            delta,
+            log_id,
+            sources,
+            quiet_since: None,
+            since: None,
+            standing,
+            evidence,
+        })
     }
 
     fn table(&self) -> &'static Table {
@@ -273,33 +290,42 @@ impl Writer {
         let reads = self.sources.iter().map(|source| feed::read(table, log, source));
         let batches: Vec<Batch> = futures::future::try_join_all(reads).await?;
         let mut moved = false;
-        for (source, batch) in self.sources.iter_mut().zip(batches) {
+        for (source, batch) in self.sources.iter_mut().zip(&batches) {
             moved |= batch.next > source.next;
             source.next = batch.next;
             source.records_next = batch.records_next;
-            for (row, bytes) in batch.rows {
-                self.rows.push(row, bytes);
+        }
+        if !moved {
+            return Ok(false);
+        }
+        let mut rows = std::mem::replace(&mut self.rows, Rows::new(table));
+        let decode = move || -> Result<(Rows, News), Error> {
+            let mut news = News::default();
+            for batch in batches {
+                feed::decode(table, batch, &mut rows, &mut news)?;
             }
-            for finding in batch.findings {
-                if std::ptr::eq(table, &EVIDENCE) {
-                    for event_id in self.evidence.add(&finding) {
-                        self.rows.push(
-                            crate::table::evidence_row(&finding.id, finding.tenant.as_str(), event_id),
-                            event_id.len(),
-                        );
-                    }
-                } else {
-                    self.standing.put(finding);
+            Ok((rows, news))
+        };
+        // Were it to fail, this writer would be made anew from the table: nothing of a half is kept.
+        let (rows, news) = tokio::task::spawn_blocking(decode).await.map_err(|_| Error::Worker)??;
+        self.rows = rows;
+        for finding in news.findings {
+            if std::ptr::eq(table, &EVIDENCE) {
+                for event_id in self.evidence.add(&finding) {
+                    let row = crate::table::evidence_row(&finding.id, finding.tenant.as_str(), event_id);
+                    self.rows.push(&row, event_id.len());
                 }
-            }
-            if let Some(sent) = batch.heartbeat {
-                metrics.own.heartbeat.set(["archive"], sent);
+            } else {
+                self.standing.put(finding);
             }
         }
-        if moved && self.since.is_none() {
+        if let Some(sent) = news.heartbeat {
+            metrics.own.heartbeat.set(["archive"], sent);
+        }
+        if self.since.is_none() {
             self.since = Some(tokio::time::Instant::now());
         }
-        Ok(moved)
+        Ok(true)
     }
 
     /// Writes the files, then commits them with the positions they bring the table to.
@@ -318,7 +344,7 @@ impl Writer {
                 .collect();
             for tenant in &dirty {
                 for row in self.standing.rows(tenant) {
-                    self.rows.push(row, 0);
+                    self.rows.push(&row, 0);
                 }
             }
         }

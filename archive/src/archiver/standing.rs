@@ -51,7 +51,7 @@ impl Standing {
     }
 
     /// All rows of a tenant, each with its incident.
-    pub(super) fn rows(&mut self, tenant: &str) -> Vec<Row> {
+    pub(super) fn rows(&mut self, tenant: &str) -> Vec<Row<'_>> {
         let Some(findings) = self.tenants.get_mut(tenant) else { return Vec::new() };
         let standing: Vec<&Finding> = findings.values().filter(|finding| finding.status.stands()).collect();
         let incidents = incident::assign(&standing);

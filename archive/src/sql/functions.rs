@@ -115,10 +115,10 @@ impl RecordFunction {
 
 /// The values at the first path that is there, joined with ';' as Microsoft joins lists.
 fn value(record: &str, paths: &[Path]) -> Option<String> {
-    let record: serde_json::Value = serde_json::from_str(record).ok()?;
+    let record = schemas::json::parse(record.as_bytes()).ok()?;
     for path in paths {
         let mut values = Vec::new();
-        if path.select_record(&record, &mut values) {
+        if path.select_record(record.root(), &mut values) {
             let texts: Vec<_> = values.iter().map(Scalar::to_text).collect();
             return Some(texts.join(";"));
         }

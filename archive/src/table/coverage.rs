@@ -30,7 +30,7 @@ fn columns() -> Vec<Column> {
     ]
 }
 
-pub(crate) fn row(coverage: &Coverage) -> Row {
+pub(crate) fn row(coverage: &Coverage) -> Row<'_> {
     vec![
         text(coverage.tenant.as_str()),
         text(&coverage.feed),

@@ -28,14 +28,14 @@ fn columns() -> Vec<Column> {
     ]
 }
 
-pub(crate) fn row(letter: &DeadLetter) -> Row {
+pub(crate) fn row(letter: &DeadLetter) -> Row<'_> {
     vec![
         text(letter.tenant.as_str()),
         text(&letter.source),
         text(&letter.place),
         text(&letter.reason),
         time(letter.received),
-        Cell::Bytes(letter.bytes.clone()),
+        Cell::Bytes(&letter.bytes),
         integer(letter.whole.as_ref().map_or(letter.bytes.len() as u64, |whole| whole.length)),
         optional(letter.whole.as_ref().map(|whole| whole.sha256.as_str())),
     ]

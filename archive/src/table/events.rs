@@ -1,10 +1,12 @@
 //! `events`: one row for each admitted record, with every field of `FIELDS` and the bytes as received.
 
+use std::borrow::Cow;
+
 use schemas::envelope::Received;
 use schemas::message::Topic;
-use schemas::{Event, FIELDS, Value};
+use schemas::{Event, field};
 
-use super::{Cell, Column, Kind, Row, Table, field_columns, texts};
+use super::{Cell, Column, Kind, Row, Table, field_columns};
 
 pub static EVENTS: Table = Table {
     name: "events",
@@ -28,17 +30,12 @@ fn columns() -> Vec<Column> {
     columns
 }
 
-pub(crate) fn row(event: &Event, received: &Received) -> Row {
-    let mut row: Row = FIELDS
-        .iter()
-        .map(|field| match schemas::field::by_name(field.name) {
-            Some(id) => Cell::Value(event.get(id).clone()),
-            // `raw` is not a value of the event: the bytes themselves are kept.
-            None => Cell::Value(Value::Text(String::from_utf8_lossy(&received.bytes).into_owned())),
-        })
-        .collect();
-    let defects: Vec<String> = event.defects.iter().map(|d| format!("{} {}", d.field, d.kind.as_str())).collect();
-    row.push(texts(&defects));
+pub(crate) fn row<'a>(event: &'a Event, received: &'a Received) -> Row<'a> {
+    let mut row: Row<'a> = event.values().map(Cell::Value).collect();
+    // `raw` is not a value of the event: the bytes themselves are kept.
+    row[field::RAW.index()] = Cell::Text(String::from_utf8_lossy(&received.bytes));
+    let defects = event.defects.iter().map(|defect| format!("{} {}", defect.field, defect.kind.as_str()));
+    row.push(Cell::Texts(Cow::Owned(defects.collect())));
     row.push(Cell::Date(event.time().date_naive()));
     row
 }

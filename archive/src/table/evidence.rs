@@ -23,6 +23,6 @@ fn columns() -> Vec<Column> {
     ]
 }
 
-pub(crate) fn row(finding_id: &str, tenant: &str, event_id: &str) -> Row {
+pub(crate) fn row<'a>(finding_id: &'a str, tenant: &'a str, event_id: &'a str) -> Row<'a> {
     vec![text(finding_id), text(tenant), text(event_id)]
 }

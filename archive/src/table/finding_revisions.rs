@@ -17,6 +17,6 @@ pub static FINDING_REVISIONS: Table = Table {
 };
 
 /// The columns are those of `findings`.
-pub(crate) fn row(finding: &Finding) -> Row {
+pub(crate) fn row(finding: &Finding) -> Row<'_> {
     findings::row(finding)
 }

@@ -48,7 +48,7 @@ pub(super) fn columns() -> Vec<Column> {
     ]
 }
 
-pub(crate) fn row(finding: &Finding) -> Row {
+pub(crate) fn row(finding: &Finding) -> Row<'_> {
     vec![
         text(finding.tenant.as_str()),
         text(&finding.id),

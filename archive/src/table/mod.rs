@@ -11,11 +11,12 @@ mod finding_revisions;
 mod findings;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use schemas::field::Kind as FieldKind;
 use schemas::message::Topic;
 use schemas::{FIELDS, Value};
 use serde_json::json;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use coverage::COVERAGE;
@@ -74,16 +75,21 @@ pub enum Kind {
     Bytes,
 }
 
-/// One value of a row.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Cell {
-    Value(Value),
+/// One value of a row, borrowed from what the row is made of.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell<'a> {
+    Null,
+    Value(&'a Value),
+    Text(Cow<'a, str>),
+    Texts(Cow<'a, [String]>),
+    Integer(i64),
+    Time(DateTime<Utc>),
     Date(NaiveDate),
-    Bytes(Vec<u8>),
+    Bytes(&'a [u8]),
 }
 
 /// A row, in the order of the table's columns.
-pub(crate) type Row = Vec<Cell>;
+pub(crate) type Row<'a> = Vec<Cell<'a>>;
 
 impl Table {
     /// The columns in the order in which SQL shows them.
@@ -182,24 +188,24 @@ fn field_columns() -> impl Iterator<Item = Column> {
     FIELDS.iter().map(|field| Column { name: field.name, kind: field.kind.into(), doc: field.doc })
 }
 
-pub(crate) fn text(text: impl Into<String>) -> Cell {
-    Cell::Value(Value::Text(text.into()))
+pub(crate) fn text<'a>(text: impl Into<Cow<'a, str>>) -> Cell<'a> {
+    Cell::Text(text.into())
 }
 
-pub(crate) fn texts(list: &[String]) -> Cell {
-    Cell::Value(Value::TextList(list.to_vec()))
+pub(crate) fn texts(list: &[String]) -> Cell<'_> {
+    Cell::Texts(Cow::Borrowed(list))
 }
 
-pub(crate) fn optional(value: Option<&str>) -> Cell {
-    Cell::Value(value.map_or(Value::Null, |text| Value::Text(text.to_owned())))
+pub(crate) fn optional(value: Option<&str>) -> Cell<'_> {
+    value.map_or(Cell::Null, text)
 }
 
-pub(crate) fn time(time: chrono::DateTime<chrono::Utc>) -> Cell {
-    Cell::Value(Value::Time(time))
+pub(crate) fn time<'a>(time: DateTime<Utc>) -> Cell<'a> {
+    Cell::Time(time)
 }
 
-pub(crate) fn integer(number: u64) -> Cell {
-    Cell::Value(Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)))
+pub(crate) fn integer<'a>(number: u64) -> Cell<'a> {
+    Cell::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

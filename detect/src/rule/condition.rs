@@ -8,6 +8,8 @@
 //! Keywords may be upper-case. `them` leaves out identifiers that begin with `_`, and so does a pattern that does not
 //! begin with `_` itself.
 
+use std::collections::BTreeSet;
+
 use schemas::Event;
 
 use super::logsource::Logsource;
@@ -45,7 +47,36 @@ pub enum Condition {
     AtLeast(usize, Vec<usize>),
 }
 
+/// An operation that a detection names, folded.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OperationName {
+    /// As the record writes it.
+    Written(String),
+    /// As [`schemas::field::OPERATION_KEY`] has it.
+    Key(String),
+}
+
+impl Detection {
+    /// The operations one of which a record must have for the detection to hold; none where it may hold for any.
+    pub fn operations(&self) -> Option<BTreeSet<OperationName>> {
+        self.condition.operations(&self.searches)
+    }
+}
+
 impl Condition {
+    fn operations(&self, searches: &[Search]) -> Option<BTreeSet<OperationName>> {
+        match self {
+            Condition::Search(index) => searches.get(*index)?.operations(),
+            Condition::Not(_) => None,
+            Condition::And(parts) => parts.iter().find_map(|part| part.operations(searches)),
+            Condition::Or(parts) => union(parts.iter().map(|part| part.operations(searches))),
+            Condition::AtLeast(0, _) => None,
+            Condition::AtLeast(_, positions) => {
+                union(positions.iter().map(|index| searches.get(*index).and_then(Search::operations)))
+            }
+        }
+    }
+
     fn holds(&self, search: &dyn Fn(usize) -> bool) -> bool {
         match self {
             Condition::Search(index) => search(*index),
@@ -55,6 +86,12 @@ impl Condition {
             Condition::AtLeast(least, searches) => searches.iter().filter(|index| search(**index)).count() >= *least,
         }
     }
+}
+
+/// The operations of alternatives, if each of them names some.
+pub(super) fn union(parts: impl Iterator<Item = Option<BTreeSet<OperationName>>>) -> Option<BTreeSet<OperationName>> {
+    let parts: Vec<BTreeSet<OperationName>> = parts.collect::<Option<_>>()?;
+    Some(parts.into_iter().flatten().collect())
 }
 
 /// Why a text is not a condition: at which byte, and how long the word there is.

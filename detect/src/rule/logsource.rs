@@ -54,14 +54,19 @@ const SOURCES: &[(&str, Option<&str>, Logsource)] = {
     ]
 };
 
+fn is_sign_in(event: &Event) -> bool {
+    let operation = event.text(field::OPERATION).unwrap_or_default();
+    ["userloggedin", "userloginfailed"]
+        .iter()
+        .any(|name| operation.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
+}
+
 impl Logsource {
     /// Whether the record is one of those.
     pub fn covers(&self, event: &Event) -> bool {
         let workload = event.text(field::WORKLOAD).unwrap_or_default();
-        let operation = event.text(field::OPERATION).unwrap_or_default().to_ascii_lowercase();
-        let is_sign_in = operation.starts_with("userloggedin") || operation.starts_with("userloginfailed");
         (self.workloads.is_empty() || self.workloads.iter().any(|own| own.eq_ignore_ascii_case(workload)))
-            && self.sign_ins.is_none_or(|expected| expected == is_sign_in)
+            && self.sign_ins.is_none_or(|expected| expected == is_sign_in(event))
     }
 
     /// Whether its rules use the record's own names.

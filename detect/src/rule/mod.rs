@@ -14,7 +14,7 @@ mod logsource;
 pub mod model;
 mod modifier;
 mod names;
-mod pattern;
+pub(crate) mod pattern;
 mod predicate;
 mod read;
 mod report;

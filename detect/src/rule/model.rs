@@ -57,6 +57,16 @@ pub struct Rule {
     pub line: usize,
 }
 
+impl Rule {
+    /// What it selects by itself, if it is not a correlation.
+    pub fn detection(&self) -> Option<&Detection> {
+        match &self.kind {
+            Kind::Detection(detection) => Some(detection),
+            Kind::Correlation { .. } => None,
+        }
+    }
+}
+
 /// What a rule can only see if it is there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Needs {

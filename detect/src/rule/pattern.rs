@@ -95,27 +95,25 @@ impl Pattern {
     /// Whether the whole text is of this form. Backtracks to the last run only, so the cost is at most the product of
     /// the two lengths.
     pub fn matches(&self, text: &str) -> bool {
-        let text: Vec<char> = text.chars().map(|c| if self.cased { c } else { fold(c) }).collect();
-        let (mut at, mut step) = (0, 0);
-        let mut retry: Option<(usize, usize)> = None;
-        while at < text.len() {
-            match self.tokens.get(step) {
-                Some(Token::Run) => {
-                    retry = Some((step + 1, at));
-                    step += 1;
-                }
-                Some(token) if token.takes(text[at]) => {
-                    at += 1;
-                    step += 1;
-                }
-                _ => match &mut retry {
-                    Some((after, from)) => {
-                        *from += 1;
-                        (step, at) = (*after, *from);
-                    }
-                    None => return false,
-                },
+        let mut rest = text.chars();
+        let mut step = 0;
+        // Where to go on after a failure: the step after the last run, and the text that this run has not taken yet.
+        let mut retry: Option<(usize, std::str::Chars<'_>)> = None;
+        loop {
+            if self.tokens.get(step) == Some(&Token::Run) {
+                step += 1;
+                retry = Some((step, rest.clone()));
+                continue;
             }
+            let Some(c) = rest.next() else { break };
+            let c = if self.cased { c } else { fold(c) };
+            if self.tokens.get(step).is_some_and(|token| token.takes(c)) {
+                step += 1;
+                continue;
+            }
+            let Some((after, from)) = &mut retry else { return false };
+            from.next();
+            (step, rest) = (*after, from.clone());
         }
         self.tokens[step..].iter().all(|token| *token == Token::Run)
     }

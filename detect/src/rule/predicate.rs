@@ -6,13 +6,16 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 use ipnet::IpNet;
-use schemas::Event;
+use schemas::document::{Node, View};
 use schemas::path::{Path, Scalar, for_each_leaf};
+use schemas::{Event, field};
 
+use super::condition::{OperationName, union};
 use super::pattern::{Pattern, fold_text};
 
 /// A field of the record: the values of one path, or of several where a rule's dialect has one name for them.
@@ -47,15 +50,15 @@ impl FieldPath {
     }
 }
 
-fn leaves<'a>(node: &'a serde_json::Value, segments: &[String], out: &mut Vec<Scalar<'a>>) {
-    match (node, segments) {
-        (serde_json::Value::Array(items), [_, ..]) => items.iter().for_each(|item| leaves(item, segments, out)),
-        (serde_json::Value::Object(map), [first, rest @ ..]) => {
-            if let Some(member) = map.get(first) {
+fn leaves<'a>(node: Node<'a>, segments: &[String], out: &mut Vec<Scalar<'a>>) {
+    match (node.view(), segments) {
+        (_, []) => for_each_leaf(node, &mut |text| out.push(Scalar::Text(Cow::Owned(text.to_owned())))),
+        (View::Array(items), _) => items.into_iter().for_each(|item| leaves(item, segments, out)),
+        (View::Object(members), [first, rest @ ..]) => {
+            if let Some(member) = members.get(first) {
                 leaves(member, rest, out);
             }
         }
-        (node, []) => for_each_leaf(node, &mut |text| out.push(Scalar::Text(Cow::Owned(text.to_owned())))),
         _ => {}
     }
 }
@@ -198,6 +201,14 @@ pub enum Test {
 }
 
 impl Test {
+    /// The only text it holds for, folded, if there is but one.
+    fn literal(&self) -> Option<String> {
+        match self {
+            Test::Text { pattern, .. } if !pattern.has_wildcards() => Some(fold_text(&pattern.letters())),
+            _ => None,
+        }
+    }
+
     fn holds(&self, values: &[Scalar<'_>], present: bool, event: &Event) -> bool {
         match self {
             Test::Null => values.iter().all(|value| *value == Scalar::Null) || values.contains(&Scalar::Null),
@@ -317,6 +328,22 @@ impl Item {
     }
 }
 
+impl Item {
+    /// The operations one of which a record must have for this line to hold; none where it may hold for any.
+    fn operations(&self) -> Option<BTreeSet<OperationName>> {
+        let [path] = self.field.as_ref()?.paths.as_slice() else { return None };
+        if self.negated {
+            return None;
+        }
+        let name: fn(String) -> OperationName = match path.path.field() {
+            Some(field::OPERATION_KEY) => OperationName::Key,
+            None if path.segments == ["Operation"] => OperationName::Written,
+            _ => return None,
+        };
+        self.tests.iter().map(|test| Some(name(test.literal()?))).collect()
+    }
+}
+
 /// A search identifier's value.
 #[derive(Clone, Debug)]
 pub enum Search {
@@ -326,6 +353,15 @@ pub enum Search {
 }
 
 impl Search {
+    /// The operations one of which a record must have for it to hold; none where it may hold for any.
+    pub(super) fn operations(&self) -> Option<BTreeSet<OperationName>> {
+        match self {
+            Search::Item(item) => item.operations(),
+            Search::All(parts) => parts.iter().find_map(Search::operations),
+            Search::Any(parts) => union(parts.iter().map(Search::operations)),
+        }
+    }
+
     pub fn matches(&self, event: &Event) -> bool {
         match self {
             Search::Item(item) => item.matches(event),

@@ -21,6 +21,10 @@ use crate::shard_key;
 /// Most shards held in memory by one partition. Those used longest ago are dropped and read again when needed.
 const SHARDS_MAX: usize = 50_000;
 
+/// What one step takes when it lags behind. Its rows lie all over the state, so a page of it is written once a step: more
+/// messages a step, fewer pages. At about a kilobyte each, 8 MiB of messages at most.
+const STEP: ReadLimit = ReadLimit { messages: 8_000, bytes: 8 * 1024 * 1024 };
+
 pub(super) struct CorrelateWorker {
     partition: u32,
     rules: HashMap<String, Arc<Rule>>,
@@ -51,19 +55,16 @@ impl CorrelateWorker {
         CorrelateWorker { partition, rules, metrics, clock, shards: HashMap::new(), batch: 0 }
     }
 
-    async fn shard(&mut self, log: &dyn Log, key: u128) -> Result<&mut Held, Error> {
-        use std::collections::hash_map::Entry;
-        let held = match self.shards.entry(key) {
-            Entry::Occupied(occupied) => occupied.into_mut(),
-            Entry::Vacant(vacant) => {
-                let prefix = key.to_be_bytes();
-                let rows = log.scan(Store::Correlate, self.partition, &prefix).await?;
-                let rows = rows.into_iter().map(|(key, value)| (key[prefix.len()..].to_vec(), value));
-                vacant.insert(Held { shard: Shard::load(rows)?, used: 0, entries: 0 })
-            }
-        };
-        held.used = self.batch;
-        Ok(held)
+    /// Sees to it that these shards are in memory. All that are missing are read at once.
+    async fn load(&mut self, log: &dyn Log, keys: impl Iterator<Item = u128>) -> Result<(), Error> {
+        let missing: Vec<u128> = keys.filter(|key| !self.shards.contains_key(key)).collect();
+        let prefixes = missing.iter().map(|key| key.to_be_bytes().to_vec()).collect();
+        let found = log.scan_each(Store::Correlate, self.partition, prefixes).await?;
+        for (key, rows) in missing.into_iter().zip(found) {
+            let rows = rows.into_iter().map(|(row, value)| (row[size_of::<u128>()..].to_vec(), value));
+            self.shards.insert(key, Held { shard: Shard::load(rows)?, used: 0, entries: 0 });
+        }
+        Ok(())
     }
 
     fn put_aside(&mut self) {
@@ -91,7 +92,7 @@ impl Worker for CorrelateWorker {
     const TOPIC: Topic = Topic::Matches;
 
     async fn step(&mut self, log: &dyn Log, from: u64) -> Result<Option<u64>, Error> {
-        let messages = log.read(Topic::Matches, self.partition, from, ReadLimit::default()).await?;
+        let messages = log.read(Topic::Matches, self.partition, from, STEP).await?;
         let Some(last) = messages.last() else { return Ok(None) };
         let next = last.offset + 1;
         self.batch += 1;
@@ -100,7 +101,7 @@ impl Worker for CorrelateWorker {
         for message in &messages {
             let damaged =
                 Error::Message { topic: Topic::Matches.name(), partition: self.partition, offset: message.offset };
-            match serde_json::from_slice(&message.value).map_err(|_| damaged)? {
+            match MatchMessage::decode(&message.value).map_err(|_| damaged)? {
                 MatchMessage::Match(found) => {
                     // A rule that was taken away since the match was made: nobody asks any more.
                     let Some(rule) = self.rules.get(&found.rule_id) else { continue };
@@ -119,12 +120,13 @@ impl Worker for CorrelateWorker {
                 MatchMessage::Heartbeat(sent) => heartbeat = Some(sent),
             }
         }
+        self.load(log, news.keys().map(|(_, key)| *key)).await?;
         let mut txn = Txn::default();
+        let (batch, partition) = (self.batch, self.partition);
         for ((rule_id, key), news) in news {
-            let Some(rule) = self.rules.get(&rule_id).cloned() else { continue };
-            let partition = self.partition;
-            let held = self.shard(log, key).await?;
-            let change = held.shard.apply(&rule, &news.matches, &news.observations);
+            let (Some(rule), Some(held)) = (self.rules.get(&rule_id), self.shards.get_mut(&key)) else { continue };
+            held.used = batch;
+            let change = held.shard.apply(rule, &news.matches, &news.observations);
             let entries = held.shard.entries();
             let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
             self.metrics.engine.window_state_entries.add(grown);

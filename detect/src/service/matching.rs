@@ -3,7 +3,7 @@
 //! One step commits together: the offset, the verdicts of the batch, the matches, dead letters, and what admit
 //! remembers. So each record is admitted, judged and archived once or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,10 +14,11 @@ use schemas::Event;
 use schemas::envelope::{Envelope, Heartbeat, Mark, Received};
 use schemas::event::NotARecord;
 use schemas::json::key_hash;
-use schemas::message::{DeadLetter, MatchMessage, Observation, Verdict, Verdicts};
+use schemas::message::{DeadLetter, MatchMessage, Verdict, Verdicts};
 
 use super::Error;
 use super::partitions::Worker;
+use super::sighted::{self, Sighted};
 use crate::admit::Admit;
 use crate::matcher::Matcher;
 use crate::rule::Kind;
@@ -25,47 +26,19 @@ use crate::rule::Kind;
 pub(super) struct MatchWorker {
     partition: u32,
     matcher: Arc<Matcher>,
+    sighted: Arc<Sighted>,
     metrics: Arc<Metrics>,
     admit: Admit,
 }
 
-/// A message as it was found.
-enum Read {
-    Event(Box<Event>),
-    Unreadable(Received, NotARecord),
-    Mark(Mark),
-    Heartbeat(Heartbeat),
-}
-
 impl MatchWorker {
-    pub(super) fn new(partition: u32, matcher: Arc<Matcher>, metrics: Arc<Metrics>) -> MatchWorker {
-        MatchWorker { partition, matcher, metrics, admit: Admit::default() }
-    }
-
-    /// Loads the known records of the days that the batch speaks of.
-    async fn load_days(&mut self, log: &dyn Log, reads: &[Read]) -> Result<(), Error> {
-        let days: BTreeSet<NaiveDate> = reads
-            .iter()
-            .filter_map(|read| match read {
-                Read::Event(event) => Some(event.time().date_naive()),
-                _ => None,
-            })
-            .filter(|day| !self.admit.is_loaded(*day))
-            .collect();
-        for day in days {
-            let rows = log.scan(Store::Admit, self.partition, &Admit::prefix(day)).await?;
-            self.admit.load(day, rows.into_iter().map(|(_, row)| row))?;
-        }
-        Ok(())
-    }
-
-    fn count(&self, event: &Event, verdict: Verdict) {
-        let tenant = event.tenant().as_str();
-        match verdict {
-            Verdict::Duplicate => self.metrics.ingest.duplicates.with([tenant]).inc(),
-            Verdict::Variant => self.metrics.ingest.variants.with([tenant]).inc(),
-            _ => {}
-        }
+    pub(super) fn new(
+        partition: u32,
+        matcher: Arc<Matcher>,
+        sighted: Arc<Sighted>,
+        metrics: Arc<Metrics>,
+    ) -> MatchWorker {
+        MatchWorker { partition, matcher, sighted, metrics, admit: Admit::default() }
     }
 }
 
@@ -78,39 +51,32 @@ impl Worker for MatchWorker {
         let messages = log.read(Topic::Records, self.partition, from, ReadLimit::default()).await?;
         let Some(last) = messages.last() else { return Ok(None) };
         let next = last.offset + 1;
-        let partition = self.partition;
-        let reads = blocking(move || read_all(&messages, partition)).await??;
-        self.load_days(log, &reads).await?;
-
-        let started = std::time::Instant::now();
-        let mut batch = Batch::default();
-        let mut fresh = Vec::new();
-        for read in reads {
-            match read {
-                Read::Event(event) => {
-                    let verdict = self.admit.judge(&event);
-                    self.count(&event, verdict);
-                    batch.codes.push(char::from(verdict as u8));
-                    if verdict != Verdict::Duplicate {
-                        fresh.push(event);
-                    }
+        let mut pass = Pass {
+            partition: self.partition,
+            matcher: self.matcher.clone(),
+            sighted: self.sighted.clone(),
+            metrics: self.metrics.clone(),
+            admit: std::mem::take(&mut self.admit),
+            messages: messages.into_iter(),
+            batch: Batch::default(),
+        };
+        let mut batch = loop {
+            let (back, stop) = blocking(move || pass.advance()).await??;
+            pass = back;
+            match stop {
+                None => break std::mem::take(&mut pass.batch),
+                Some(day) => {
+                    let rows = log.scan(Store::Admit, self.partition, &Admit::prefix(day)).await?;
+                    pass.admit.load(day, rows.into_iter().map(|(_, row)| row))?;
                 }
-                Read::Unreadable(received, reason) => {
-                    batch.codes.push(char::from(Verdict::Rejected as u8));
-                    self.metrics.ingest.rejected.with([label(&reason)]).inc();
-                    batch.dead_letters.push(dead_letter(received, &reason));
-                }
-                Read::Mark(mark) => batch.mark(mark),
-                Read::Heartbeat(heartbeat) => batch.heartbeat(heartbeat),
             }
-        }
-        let (matcher, metrics) = (self.matcher.clone(), self.metrics.clone());
-        let found = blocking(move || judge_all(&matcher, &metrics, &fresh)).await?;
-        self.metrics.engine.rule_batch_duration.observe(started.elapsed());
-        batch.add(found);
+        };
+        self.admit = pass.admit;
+        let observed = std::mem::take(&mut batch.observed);
         let heartbeat = batch.heartbeat.clone();
         let txn = batch.into_txn(self.partition, from, next, self.admit.take_rows(from));
         log.commit(txn).await?;
+        self.sighted.note(observed);
         self.metrics.log.commits.with([Self::CONSUMER.name()]).inc();
         if let Some(heartbeat) = heartbeat {
             self.metrics.own.heartbeat.set(["match"], heartbeat.sent);
@@ -131,52 +97,90 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Worker)
 }
 
-fn read_all(messages: &[Message], partition: u32) -> Result<Vec<Read>, Error> {
-    messages
-        .iter()
-        .map(|message| {
-            let damaged = Error::Message { topic: Topic::Records.name(), partition, offset: message.offset };
-            Ok(match Envelope::decode(&message.value).map_err(|_| damaged)? {
-                Envelope::Mark(mark) => Read::Mark(mark),
-                Envelope::Heartbeat(heartbeat) => Read::Heartbeat(heartbeat),
-                Envelope::Record(received) => match Event::read(&received) {
-                    Ok(event) => Read::Event(Box::new(event)),
-                    Err(reason) => Read::Unreadable(received, reason),
-                },
-            })
-        })
-        .collect()
+/// The way of one batch through admit and the rules. A record is read, judged and let go before the next one is looked
+/// at: thousands of parsed records at once would be megabytes for every partition.
+struct Pass {
+    partition: u32,
+    matcher: Arc<Matcher>,
+    sighted: Arc<Sighted>,
+    metrics: Arc<Metrics>,
+    admit: Admit,
+    messages: std::vec::IntoIter<Message>,
+    batch: Batch,
 }
 
-/// What the rules make of the records: matches, and observations combined.
-fn judge_all(matcher: &Matcher, metrics: &Metrics, events: &[Box<Event>]) -> Vec<MatchMessage> {
-    let mut found = Vec::new();
-    let mut observations: BTreeSet<Observation> = BTreeSet::new();
-    let mut of_event = Vec::new();
-    for event in events {
-        for rule_id in matcher.matches(event, &mut of_event) {
-            metrics.engine.group_key_missing.with([&rule_id]).inc();
-        }
-        for message in of_event.drain(..) {
-            match message {
-                MatchMessage::Observation(observation) => {
-                    observations.insert(observation);
-                }
-                MatchMessage::Match(found_match) => {
-                    let rule = [found_match.rule_id.as_str()];
-                    metrics.engine.rule_matches.with(rule).inc();
-                    metrics.engine.rule_last_match.with(rule).set_time(found_match.received);
-                    found.push(MatchMessage::Match(found_match));
-                }
-                control => found.push(control),
+impl Pass {
+    /// Goes on to the end of the batch, or to a record whose day admit has to load first.
+    fn advance(mut self) -> Result<(Pass, Option<NaiveDate>), Error> {
+        let started = std::time::Instant::now();
+        let mut admitted = 0;
+        let mut needed = None;
+        while let Some(message) = self.messages.as_slice().first() {
+            let damaged =
+                Error::Message { topic: Topic::Records.name(), partition: self.partition, offset: message.offset };
+            match Envelope::decode(&message.value).map_err(|_| damaged)? {
+                Envelope::Mark(mark) => self.batch.mark(mark),
+                Envelope::Heartbeat(heartbeat) => self.batch.heartbeat(heartbeat),
+                Envelope::Record(received) => match Event::read(&received) {
+                    Err(reason) => {
+                        self.batch.codes.push(char::from(Verdict::Rejected as u8));
+                        self.metrics.ingest.rejected.with([label(&reason)]).inc();
+                        self.batch.dead_letters.push(dead_letter(received, &reason));
+                    }
+                    Ok(event) if !self.admit.is_loaded(event.time().date_naive()) => {
+                        needed = Some(event.time().date_naive());
+                        break;
+                    }
+                    Ok(event) => admitted += u64::from(self.record(&event)),
+                },
             }
+            self.messages.next();
         }
+        for rule in self.matcher.rules().rules().iter().filter(|rule| matches!(rule.kind, Kind::Detection(_))) {
+            self.metrics.engine.rule_evaluations.with([&rule.id]).add(admitted);
+        }
+        self.metrics.engine.rule_batch_duration.observe(started.elapsed());
+        Ok((self, needed))
     }
-    for rule in matcher.rules().rules().iter().filter(|rule| matches!(rule.kind, Kind::Detection(_))) {
-        metrics.engine.rule_evaluations.with([&rule.id]).add(events.len() as u64);
+
+    /// Admits a record and judges it. False if it is known already.
+    fn record(&mut self, event: &Event) -> bool {
+        let verdict = self.admit.judge(event);
+        self.batch.codes.push(char::from(verdict as u8));
+        let tenant = [event.tenant().as_str()];
+        match verdict {
+            Verdict::Duplicate => {
+                self.metrics.ingest.duplicates.with(tenant).inc();
+                return false;
+            }
+            Verdict::Variant => self.metrics.ingest.variants.with(tenant).inc(),
+            _ => {}
+        }
+        let mut found = Vec::new();
+        for rule_id in self.matcher.matches(event, &mut found) {
+            self.metrics.engine.group_key_missing.with([&rule_id]).inc();
+        }
+        for message in found {
+            match &message {
+                // Each once, and none that the log has already.
+                MatchMessage::Observation(observation) => {
+                    let key = sighted::key(observation);
+                    if !self.sighted.has(key) && self.batch.observed.insert(key) {
+                        self.batch.observations.push(message);
+                    }
+                    continue;
+                }
+                MatchMessage::Match(found) => {
+                    let rule = [found.rule_id.as_str()];
+                    self.metrics.engine.rule_matches.with(rule).inc();
+                    self.metrics.engine.rule_last_match.with(rule).set_time(found.received);
+                }
+                MatchMessage::Mark(_) | MatchMessage::Heartbeat(_) => {}
+            }
+            self.batch.matches.push(message);
+        }
+        true
     }
-    found.extend(observations.into_iter().map(MatchMessage::Observation));
-    found
 }
 
 /// What one step puts out.
@@ -185,6 +189,9 @@ struct Batch {
     codes: String,
     dead_letters: Vec<DeadLetter>,
     matches: Vec<MatchMessage>,
+    observations: Vec<MatchMessage>,
+    /// Names of the observations.
+    observed: HashSet<u128>,
     marks: BTreeMap<(String, String), Mark>,
     heartbeat: Option<Heartbeat>,
 }
@@ -209,24 +216,20 @@ impl Batch {
         }
     }
 
-    fn add(&mut self, found: Vec<MatchMessage>) {
-        self.matches = found;
-    }
-
     fn into_txn(self, partition: u32, from: u64, next: u64, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Txn {
         let mut outputs = Vec::with_capacity(self.matches.len() + 2);
         let verdicts = Verdicts { partition, from, codes: self.codes };
         outputs.push(output(Topic::Verdicts, To::Partition(partition), &verdicts));
-        for message in &self.matches {
-            outputs.push(output(Topic::Matches, To::Key(key_of(message)), message));
+        for message in self.matches.iter().chain(&self.observations) {
+            outputs.push(matched(To::Key(key_of(message)), message));
         }
         // Marks and heartbeats come after the matches they speak of.
         for mark in self.marks.into_values() {
-            outputs.push(output(Topic::Matches, To::Everywhere, &MatchMessage::Mark(mark)));
+            outputs.push(matched(To::Everywhere, &MatchMessage::Mark(mark)));
         }
         // One partition passes heartbeats on, else their number would multiply from stage to stage.
         if let (Some(heartbeat), 0) = (self.heartbeat, partition) {
-            outputs.push(output(Topic::Matches, To::Partition(0), &MatchMessage::Heartbeat(heartbeat)));
+            outputs.push(matched(To::Partition(0), &MatchMessage::Heartbeat(heartbeat)));
         }
         for letter in &self.dead_letters {
             outputs.push(output(Topic::DeadLetters, To::Key(key_hash(&[letter.tenant.as_str()])), letter));
@@ -248,6 +251,10 @@ fn key_of(message: &MatchMessage) -> u128 {
         MatchMessage::Observation(seen) => key_hash(&[seen.tenant.as_str(), &seen.rule_id, &seen.shard]),
         MatchMessage::Mark(_) | MatchMessage::Heartbeat(_) => 0,
     }
+}
+
+fn matched(to: To, message: &MatchMessage) -> Output {
+    Output { topic: Topic::Matches, to, value: message.encode() }
 }
 
 fn output<T: serde::Serialize>(topic: Topic, to: To, message: &T) -> Output {

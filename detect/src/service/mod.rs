@@ -7,6 +7,7 @@
 mod correlating;
 mod matching;
 mod partitions;
+mod sighted;
 
 use std::sync::Arc;
 
@@ -48,8 +49,8 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let matching = partitions::run(log.clone(), shutdown.clone(), {
-        let metrics = metrics.clone();
-        move |partition| matching::MatchWorker::new(partition, matcher.clone(), metrics.clone())
+        let (metrics, sighted) = (metrics.clone(), Arc::new(sighted::Sighted::default()));
+        move |partition| matching::MatchWorker::new(partition, matcher.clone(), sighted.clone(), metrics.clone())
     });
     let correlating = partitions::run(log, shutdown, move |partition| {
         correlating::CorrelateWorker::new(partition, &rules, metrics.clone(), clock.clone())

@@ -21,12 +21,17 @@ use crate::cli::{Cli, Command, Global};
 use crate::exit::Outcome;
 use crate::services::REVISION;
 
+/// Threads for reading the log, parsing and judging: they are busy while they work, and more of them than cores only
+/// divide the caches. A few beyond, because a reader of files waits while others work.
+const BLOCKING_THREADS_MAX: usize = 8;
+
 /// Runs the command that was asked for.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let metrics = Metrics::new(REVISION);
     let verbosity = verbosity(&cli);
     logging::init(verbosity, Form::of_stderr(), &metrics)?;
-    let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let executor =
+        tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()?;
     executor.block_on(dispatch(cli, metrics))
 }
 

@@ -41,6 +41,17 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Level 1: the log is written once and read two or three times; disk is not what it saves, but writes.
 const ZSTD_LEVEL: i32 = 1;
 
+/// Pages that the writer keeps: state is found by key, all over the file.
+const WRITER_CACHE_KIB: i32 = 65_536;
+
+/// Pages that each reading connection keeps. Messages are read in order and seldom twice; there are as many connections
+/// as reads at once.
+const READER_CACHE_KIB: i32 = 4_096;
+
+/// Pages of the write-ahead log before they are moved into the file (64 MiB): a page of state is changed by many steps,
+/// and moved once.
+const CHECKPOINT_PAGES: i32 = 16_384;
+
 /// Most bytes one batch may unpack to: a damaged length must not take the memory.
 const BATCH_BYTES_MAX: usize = 1 << 30;
 
@@ -72,7 +83,8 @@ impl Embedded {
         if rusqlite::version_number() < 3_051_003 {
             return Err(Unusable::Sqlite { found: rusqlite::version() }.into());
         }
-        let mut connection = connect(path)?;
+        let mut connection = connect(path, WRITER_CACHE_KIB)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         let (partitions, id) = prepare(&mut connection, partitions.max(1))?;
         let (sender, receiver) = mpsc::sync_channel(QUEUE_STEPS_MAX);
         let appended = Arc::new(Notify::new());
@@ -155,6 +167,21 @@ impl Log for Embedded {
         self.query(move |connection| Ok(scan(connection, store, partition, &prefix)?)).await
     }
 
+    async fn scan_each(
+        &self,
+        store: Store,
+        partition: u32,
+        prefixes: Vec<Vec<u8>>,
+    ) -> Result<Vec<Vec<StateRow>>, LogError> {
+        if prefixes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let scans = move |connection: &Connection| -> Result<Vec<Vec<StateRow>>, LogError> {
+            prefixes.iter().map(|prefix| Ok(scan(connection, store, partition, prefix)?)).collect()
+        };
+        self.query(scans).await
+    }
+
     async fn acquire(&self, lease: &Lease, hold: Duration) -> Result<bool, LogError> {
         match self.ask(Work::Acquire(lease.clone(), hold)).await {
             Ok(_) => Ok(true),
@@ -189,7 +216,7 @@ impl Readers {
         let idle = self.idle().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => connect(&self.path)?,
+            None => connect(&self.path, READER_CACHE_KIB)?,
         };
         let result = work(&connection);
         self.idle().push(connection);
@@ -201,12 +228,12 @@ impl Readers {
     }
 }
 
-fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+fn connect(path: &Path, cache_kib: i32) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }

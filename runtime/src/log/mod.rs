@@ -230,6 +230,20 @@ pub trait Log: Send + Sync {
     /// State rows of one partition whose key begins with `prefix`, in key order.
     async fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<StateRow>, LogError>;
 
+    /// The same for several prefixes, in their order.
+    async fn scan_each(
+        &self,
+        store: Store,
+        partition: u32,
+        prefixes: Vec<Vec<u8>>,
+    ) -> Result<Vec<Vec<StateRow>>, LogError> {
+        let mut found = Vec::with_capacity(prefixes.len());
+        for prefix in prefixes {
+            found.push(self.scan(store, partition, &prefix).await?);
+        }
+        Ok(found)
+    }
+
     /// Takes or renews a lease for a while. False while another owner holds it, and once where it was lost since the
     /// last call: what the caller holds in memory is then out of date.
     async fn acquire(&self, lease: &Lease, hold: Duration) -> Result<bool, LogError>;

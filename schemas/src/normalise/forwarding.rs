@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value as Json;
-
+use crate::document::{Node, View};
 use crate::event::{DefectKind, Event, Value};
 use crate::field::{self, Reading};
 use crate::normalise::{sources, text};
@@ -45,25 +44,25 @@ pub(crate) fn targets(event: &Event) -> Reading {
 /// is not JSON (cut off, or a form not met before) counts as a whole if it speaks of sending.
 fn rule_text(text: &str, targets: &mut BTreeSet<String>) {
     match nested_json(text) {
-        Some(rule) => rule_part(&rule, targets),
+        Some(rule) => rule_part(rule.root(), targets),
         None if sends(text) => scan(text, targets),
         None => {}
     }
 }
 
 /// Finds the actions. An action that does not say its type but has recipients can only be one that sends.
-fn rule_part(part: &Json, targets: &mut BTreeSet<String>) {
-    match part {
-        Json::Array(parts) => parts.iter().for_each(|part| rule_part(part, targets)),
-        Json::Object(object) => {
-            let kind = ["ActionType", "Type", "$type"].iter().find_map(|key| object.get(*key)).and_then(Json::as_str);
+fn rule_part(part: Node<'_>, targets: &mut BTreeSet<String>) {
+    match part.view() {
+        View::Array(parts) => parts.into_iter().for_each(|part| rule_part(part, targets)),
+        View::Object(members) => {
+            let kind = ["ActionType", "Type", "$type"].iter().find_map(|key| part.get(key)).and_then(Node::as_str);
             match kind {
                 Some(kind) if sends(kind) => return every_text(part, targets),
-                Some(_) if object.contains_key("ActionType") => return,
+                Some(_) if part.get("ActionType").is_some() => return,
                 _ => {}
             }
-            for (key, member) in object {
-                match key.as_str() {
+            for (key, member) in members {
+                match key {
                     key if key.starts_with("Condition") || key.starts_with("Except") => {}
                     key if key == "Recipients" || sends(key) => every_text(member, targets),
                     _ => rule_part(member, targets),
@@ -71,9 +70,9 @@ fn rule_part(part: &Json, targets: &mut BTreeSet<String>) {
             }
         }
         // An array of actions, each as JSON text.
-        Json::String(text) => {
+        View::Text(text) => {
             if let Some(nested) = nested_json(text) {
-                rule_part(&nested, targets);
+                rule_part(nested.root(), targets);
             }
         }
         _ => {}
@@ -85,11 +84,11 @@ fn sends(text: &str) -> bool {
     SENDING.iter().any(|word| text.contains(word))
 }
 
-fn every_text(part: &Json, targets: &mut BTreeSet<String>) {
-    match part {
-        Json::Array(parts) => parts.iter().for_each(|part| every_text(part, targets)),
-        Json::Object(object) => object.values().for_each(|member| every_text(member, targets)),
-        Json::String(text) => scan(text, targets),
+fn every_text(part: Node<'_>, targets: &mut BTreeSet<String>) {
+    match part.view() {
+        View::Array(parts) => parts.into_iter().for_each(|part| every_text(part, targets)),
+        View::Object(members) => members.values().for_each(|member| every_text(member, targets)),
+        View::Text(text) => scan(text, targets),
         _ => {}
     }
 }

@@ -4,6 +4,7 @@
 //! case of one and the same UPN or GUID. What stands for nothing (`<null>`, `Not Available`, an all-zero GUID) must not
 //! become a key, because it would join everything with everything.
 
+use crate::document::Node;
 use crate::event::{DefectKind, Event, Value};
 use crate::field::{self, Reading};
 use crate::normalise::{first, sources, text};
@@ -134,7 +135,7 @@ pub(crate) fn mailbox_owner(event: &Event) -> Reading {
 
 /// The mailbox that a cmdlet's argument names: `alex`, `alex@contoso.com`, `alex\rule`, `alex:\Inbox`,
 /// `…/contoso.onmicrosoft.com/alex\rule`. The rule's name may contain anything, so the first backslash ends it.
-fn named_mailbox(path: &Path, record: &serde_json::Value, part_of_rule: bool) -> Option<String> {
+fn named_mailbox(path: &Path, record: Node<'_>, part_of_rule: bool) -> Option<String> {
     let mut found = Vec::new();
     path.select_record(record, &mut found);
     found.iter().filter_map(text::saying).find_map(|argument| {

@@ -14,6 +14,7 @@ pub(crate) mod when;
 
 use std::sync::LazyLock;
 
+use crate::document::Node;
 use crate::envelope::Received;
 use crate::event::{Defect, DefectKind, Event, Value};
 use crate::field::{self, FIELDS, FieldId, Read, Reading};
@@ -31,9 +32,9 @@ pub(crate) fn sources(field: FieldId) -> &'static [Path] {
     SOURCES.get(field.index()).map_or(&[], Vec::as_slice)
 }
 
-/// Fills the values of an event in the order of [`FIELDS`].
-pub(crate) fn read_fields(received: &Received, event: &mut Event) {
-    for (field, sources) in FIELDS.iter().zip(SOURCES.iter()) {
+/// Fills the values of an event in the order of [`FIELDS`], the first so many of them.
+pub(crate) fn read_fields(received: &Received, event: &mut Event, count: usize) {
+    for (field, sources) in FIELDS.iter().zip(SOURCES.iter()).take(count) {
         let reading = match field.read {
             Read::Delivery(read) => Reading::Value(read(received)),
             Read::First(read) => first(sources, read, event.record()),
@@ -56,7 +57,7 @@ fn is_expected(name: &str) -> bool {
 
 /// The first value that a source gives. Sources that cannot be read are a defect only if none gives a value: a bad
 /// `ClientIP` beside a good `ActorIpAddress` costs nothing.
-pub(crate) fn first(sources: &[Path], read: fn(&Scalar<'_>) -> Reading, record: &serde_json::Value) -> Reading {
+pub(crate) fn first(sources: &[Path], read: fn(&Scalar<'_>) -> Reading, record: Node<'_>) -> Reading {
     let mut unreadable = false;
     for path in sources {
         match first_of(path, read, record) {
@@ -69,7 +70,7 @@ pub(crate) fn first(sources: &[Path], read: fn(&Scalar<'_>) -> Reading, record: 
 }
 
 /// The first value at one source, which may select several.
-fn first_of(path: &Path, read: fn(&Scalar<'_>) -> Reading, record: &serde_json::Value) -> Reading {
+fn first_of(path: &Path, read: fn(&Scalar<'_>) -> Reading, record: Node<'_>) -> Reading {
     if let Some(key) = path.top_level_key() {
         match record.get(key).map(Scalar::of) {
             None => return Reading::Nothing,

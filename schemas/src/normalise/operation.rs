@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value as Json;
-
+use crate::document::{Node, View};
 use crate::event::{DefectKind, Event, Value};
 use crate::field::{self, Reading};
 use crate::normalise::{record_type, sources, text};
@@ -93,7 +92,7 @@ fn sign_in(event: &Event, said: Outcome) -> Outcome {
             known.map_or(Outcome::Interrupted, |(_, outcome, _)| *outcome)
         }
         _ => {
-            let name = event.record().get("LogonError").and_then(Json::as_str).unwrap_or_default();
+            let name = event.record().get("LogonError").and_then(Node::as_str).unwrap_or_default();
             if name.trim_end().ends_with("Interrupt") { Outcome::Interrupted } else { said }
         }
     }
@@ -202,13 +201,16 @@ fn messages_accessed(event: &Event) -> i64 {
     let count = event.record().get("OperationCount").and_then(Scalar::of);
     match count.as_ref().and_then(text::whole_number) {
         Some(count @ 1..=OPERATION_COUNT_MAX) => count,
-        _ => match event.record().get("Folders") {
-            Some(Json::Array(folders)) => folders.iter().map(|folder| list_length(folder.get("FolderItems"))).sum(),
+        _ => match event.record().get("Folders").map(Node::view) {
+            Some(View::Array(folders)) => folders.map(|folder| list_length(folder.get("FolderItems"))).sum(),
             _ => 0,
         },
     }
 }
 
-fn list_length(list: Option<&Json>) -> i64 {
-    list.and_then(Json::as_array).map_or(0, |items| items.len() as i64)
+fn list_length(list: Option<Node<'_>>) -> i64 {
+    match list.map(Node::view) {
+        Some(View::Array(items)) => items.count() as i64,
+        _ => 0,
+    }
 }

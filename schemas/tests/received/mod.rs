@@ -4,13 +4,27 @@
 
 use std::path::PathBuf;
 
-use schemas::Event;
 use schemas::envelope::{Origin, Received};
 use schemas::event::NotARecord;
+use schemas::{Event, field};
 
-/// Reads one record.
+/// Reads one record. What is read of it first says the same.
 pub fn read(bytes: &[u8]) -> Result<Event, NotARecord> {
-    Event::read(&Received {
+    let received = received(bytes);
+    let (event, head) = (Event::read(&received), Event::read_head(&received));
+    match (&event, head) {
+        (Ok(event), Ok(head)) => {
+            assert_eq!((head.id.as_str(), head.time), (event.id(), event.time()));
+            assert_eq!(head.workload, event.text(field::WORKLOAD).unwrap_or_default());
+        }
+        (Err(error), Err(of_head)) => assert_eq!(error.to_string(), of_head.to_string()),
+        (event, head) => panic!("{event:?} but {head:?}"),
+    }
+    event
+}
+
+fn received(bytes: &[u8]) -> Received {
+    Received {
         origin: Origin {
             tenant: "contoso".parse().unwrap(),
             source: "management_activity".to_owned(),
@@ -20,7 +34,7 @@ pub fn read(bytes: &[u8]) -> Result<Event, NotARecord> {
             notify: true,
         },
         bytes: bytes.to_vec(),
-    })
+    }
 }
 
 /// The folder of real records, which is no part of the project. None, with a word, where there is none.
