@@ -54,7 +54,7 @@ impl World {
             .map(|(record, _)| Output { topic: Topic::Records, to: To::Partition(partition), value: envelope(record) })
             .collect();
         let codes = records.iter().map(|(_, code)| code).collect();
-        let verdicts = Verdicts { partition, from, codes };
+        let verdicts = Verdicts { partition, from, codes, gaps: Vec::new() };
         outputs.push(json(Topic::Verdicts, To::Partition(partition), &verdicts));
         self.put(outputs).await;
     }

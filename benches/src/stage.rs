@@ -105,7 +105,8 @@ async fn fill(log: &dyn Log, file: &Path) -> anyhow::Result<u64> {
         step.push(Output { topic: Topic::Records, to: To::Partition(partition), value });
         records += 1;
         if step.len() == STEP_RECORDS || lines.peek().is_none() {
-            let verdicts = Verdicts { partition, from: next[partition as usize], codes: "a".repeat(step.len()) };
+            let verdicts =
+                Verdicts { partition, from: next[partition as usize], codes: "a".repeat(step.len()), gaps: Vec::new() };
             next[partition as usize] += step.len() as u64;
             let value = serde_json::to_vec(&verdicts)?;
             step.push(Output { topic: Topic::Verdicts, to: To::Partition(partition), value });

@@ -12,7 +12,7 @@ use detect::rule::{RuleSet, Source, Tuning};
 use runtime::clock::Clock;
 use runtime::config::Config;
 use runtime::log::embedded::Embedded;
-use runtime::log::{Consumer, Log, Topic};
+use runtime::log::{Consumer, Log, ReadLimit, Topic};
 use runtime::metrics::Metrics;
 use runtime::shutdown::{self, Shutdown, Trigger};
 use schemas::tenant::Tenant;
@@ -256,6 +256,8 @@ impl Services {
             }
         }
         let detected = detect.stop().await;
+        // Who reads to the end must be able to read what has just been committed.
+        log.settle().await?;
         let rested = rest.stop().await;
         ingested.and(detected).and(rested)
     }
@@ -272,10 +274,21 @@ pub async fn ends(log: &dyn Log, topic: Topic) -> anyhow::Result<Vec<u64>> {
 
 /// Waits until a consumer has consumed all that is in a topic now, whichever process does it.
 pub async fn consumed(log: &dyn Log, consumer: Consumer, topic: Topic) -> anyhow::Result<()> {
+    log.settle().await?;
     for (partition, end) in (0..).zip(ends(log, topic).await?) {
-        while log.committed(consumer, topic, partition).await? < end {
+        loop {
+            let at = log.committed(consumer, topic, partition).await?;
+            if at >= end || is_void(log, topic, partition, at, end).await? {
+                break;
+            }
             log.wait(Duration::from_millis(50)).await;
         }
     }
     Ok(())
+}
+
+/// Whether no message lies between: offsets are not dense in every log.
+async fn is_void(log: &dyn Log, topic: Topic, partition: u32, from: u64, end: u64) -> anyhow::Result<bool> {
+    let first = log.read(topic, partition, from, ReadLimit { messages: 1, bytes: 0 }).await?;
+    Ok(first.first().is_none_or(|message| message.offset >= end))
 }

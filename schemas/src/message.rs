@@ -62,14 +62,50 @@ pub enum Verdict {
     Control = b'c',
 }
 
-/// Verdicts for the offsets `from..from + codes.len()` of one partition of `records`.
+/// Verdicts for a stretch of one partition of `records`. Its offsets follow one another, but for the gaps that a log on
+/// Kafka has: there the markers of transactions take some.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdicts {
     /// The partition of `records`; the message itself lies in the partition of the same number.
     pub partition: u32,
+    /// The offset of the first record.
     pub from: u64,
-    /// One [`Verdict`] code an offset, as ASCII letters.
+    /// One [`Verdict`] code a record, as ASCII letters.
     pub codes: String,
+    /// Where offsets are left out: before the record of this index, so many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<(u32, u64)>,
+}
+
+impl Verdicts {
+    /// Verdicts on the records at these offsets, which rise; `from` where there are none.
+    pub fn new(partition: u32, from: u64, offsets: &[u64], codes: String) -> Verdicts {
+        let from = offsets.first().copied().unwrap_or(from);
+        let pairs = (1..).zip(offsets.windows(2));
+        let gaps = pairs.filter_map(|(index, pair)| match pair {
+            [before, after] if *after > before + 1 => Some((index, after - before - 1)),
+            _ => None,
+        });
+        Verdicts { partition, from, codes, gaps: gaps.collect() }
+    }
+
+    /// Each record's offset and code.
+    pub fn each(&self) -> impl Iterator<Item = (u64, u8)> {
+        let mut gaps = self.gaps.iter().peekable();
+        let mut offset = self.from;
+        self.codes.bytes().enumerate().map(move |(index, code)| {
+            while let Some((_, left_out)) = gaps.next_if(|(before, _)| *before as usize <= index) {
+                offset += left_out;
+            }
+            offset += 1;
+            (offset - 1, code)
+        })
+    }
+
+    /// One past the last record's offset.
+    pub fn end(&self) -> u64 {
+        self.each().last().map_or(self.from, |(offset, _)| offset + 1)
+    }
 }
 
 impl Verdict {
@@ -288,6 +324,21 @@ mod bytes_as_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn verdicts_name_their_offsets_across_gaps() {
+        for offsets in [&[][..], &[7], &[7, 8, 9], &[0, 2], &[3, 4, 6, 7, 20], &[1, 3, 5, 7]] {
+            let codes: String = "avdrc".chars().cycle().take(offsets.len()).collect();
+            let verdicts = Verdicts::new(1, 5, offsets, codes.clone());
+            let wire = serde_json::to_string(&verdicts).unwrap();
+            let read: Verdicts = serde_json::from_str(&wire).unwrap();
+            let expected: Vec<(u64, u8)> = offsets.iter().copied().zip(codes.bytes()).collect();
+            assert_eq!(read.each().collect::<Vec<_>>(), expected, "{wire}");
+            assert_eq!(read.end(), offsets.last().map_or(5, |last| last + 1));
+        }
+        let dense = serde_json::to_string(&Verdicts::new(0, 0, &[4, 5], "ad".into())).unwrap();
+        assert_eq!(dense, r#"{"partition":0,"from":4,"codes":"ad"}"#, "without gaps nothing is said of them");
+    }
 
     #[test]
     fn messages_of_matches_come_back_and_damage_is_an_error() {

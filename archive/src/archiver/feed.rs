@@ -40,11 +40,12 @@ pub(super) async fn read(table: &'static Table, log: &dyn Log, source: &Source) 
     if table.topic == Topic::Verdicts {
         for message in &batch.messages {
             let verdicts = verdicts(partition, message)?;
-            let end = verdicts.from + verdicts.codes.len() as u64;
+            let end = verdicts.end();
             let mut records = Vec::with_capacity(verdicts.codes.len());
             let mut at = verdicts.from;
             while at < end {
-                let limit = ReadLimit { messages: (end - at) as usize, ..ReadLimit::default() };
+                let left = verdicts.codes.len().saturating_sub(records.len());
+                let limit = ReadLimit { messages: left, ..ReadLimit::default() };
                 let read = log.read(Topic::Records, partition, at, limit).await?;
                 at = read.last().ok_or_else(|| damaged(Topic::Verdicts, partition, message.offset))?.offset + 1;
                 records.extend(read);
@@ -61,10 +62,10 @@ pub(super) fn decode(table: &'static Table, batch: Batch, rows: &mut Rows, news:
     let Batch { partition, messages, mut records, .. } = batch;
     for (index, message) in messages.iter().enumerate() {
         if table.topic == Topic::Verdicts {
-            let codes = verdicts(partition, message)?.codes;
+            let verdicts = verdicts(partition, message)?;
             // Each stretch of records is let go as soon as it is in columns.
             let records = records.get_mut(index).map(std::mem::take).unwrap_or_default();
-            events(&records, codes.as_bytes(), rows).map_err(|at| damaged(Topic::Records, partition, at))?;
+            events(&records, &verdicts, rows).map_err(|at| damaged(Topic::Records, partition, at))?;
         } else {
             other(table, message, rows, news).ok_or(damaged(table.topic, partition, message.offset))?;
         }
@@ -105,8 +106,11 @@ fn other(table: &'static Table, message: &Message, rows: &mut Rows, news: &mut N
 
 /// Joins records with their verdicts: a row for each that is admitted. Fails with the offset of the record that is not
 /// what its verdict says.
-fn events(records: &[Message], codes: &[u8], rows: &mut Rows) -> Result<(), u64> {
-    for (record, &code) in records.iter().zip(codes) {
+fn events(records: &[Message], verdicts: &Verdicts, rows: &mut Rows) -> Result<(), u64> {
+    for (record, (offset, code)) in records.iter().zip(verdicts.each()) {
+        if record.offset != offset {
+            return Err(record.offset);
+        }
         match Verdict::from_code(code).ok_or(record.offset)? {
             Verdict::Admitted | Verdict::Variant => {
                 let received = record_of(record).ok_or(record.offset)?;

@@ -51,6 +51,7 @@ impl Worker for MatchWorker {
         let messages = log.read(Topic::Records, self.partition, from, ReadLimit::default()).await?;
         let Some(last) = messages.last() else { return Ok(None) };
         let next = last.offset + 1;
+        let offsets = messages.iter().map(|message| message.offset).collect();
         let mut pass = Pass {
             partition: self.partition,
             matcher: self.matcher.clone(),
@@ -58,7 +59,7 @@ impl Worker for MatchWorker {
             metrics: self.metrics.clone(),
             admit: std::mem::take(&mut self.admit),
             messages: messages.into_iter(),
-            batch: Batch::default(),
+            batch: Batch { offsets, ..Batch::default() },
         };
         let mut batch = loop {
             let (back, stop) = blocking(move || pass.advance()).await??;
@@ -186,6 +187,8 @@ impl Pass {
 /// What one step puts out.
 #[derive(Default)]
 struct Batch {
+    /// Of every message read; a code for each.
+    offsets: Vec<u64>,
     codes: String,
     dead_letters: Vec<DeadLetter>,
     matches: Vec<MatchMessage>,
@@ -218,7 +221,7 @@ impl Batch {
 
     fn into_txn(self, partition: u32, from: u64, next: u64, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Txn {
         let mut outputs = Vec::with_capacity(self.matches.len() + 2);
-        let verdicts = Verdicts { partition, from, codes: self.codes };
+        let verdicts = Verdicts::new(partition, from, &self.offsets, self.codes);
         outputs.push(output(Topic::Verdicts, To::Partition(partition), &verdicts));
         for message in self.matches.iter().chain(&self.observations) {
             outputs.push(matched(To::Key(key_of(message)), message));

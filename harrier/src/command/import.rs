@@ -131,7 +131,7 @@ async fn count(log: &dyn Log, before: &Before, ranges: &[Range]) -> anyhow::Resu
             at = last.offset + 1;
             for message in &messages {
                 let verdicts: Verdicts = serde_json::from_slice(&message.value)?;
-                for (offset, code) in (verdicts.from..).zip(verdicts.codes.bytes()) {
+                for (offset, code) in verdicts.each() {
                     let next = ours.partition_point(|&(from, _)| from <= offset);
                     if next == 0 || offset >= ours[next - 1].1 {
                         continue;

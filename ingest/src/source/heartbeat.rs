@@ -28,7 +28,9 @@ pub async fn beat(
         match log.commit(Txn { outputs: vec![output], ..Txn::default() }).await {
             Ok(_) => metrics.own.heartbeat.set(["ingest"], sent),
             // A beat that is left out is what tells of the trouble.
-            Err(error) if error.retryable() => tracing::warn!(event = "heartbeat_failed", error = %error),
+            Err(error) if error.retryable() || error.must_reload() => {
+                tracing::warn!(event = "heartbeat_failed", error = %error)
+            }
             Err(error) => return Err(error),
         }
         if !shutdown.sleep(interval).await {
