@@ -1,5 +1,6 @@
 //! From what is written to what a service needs: forms, ranges, defaults, and what must be there together.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,11 +10,13 @@ use schemas::tenant::Tenant;
 
 use super::nearest::nearest;
 use super::problem::{Problem, Problems, line_of, shown};
-use super::value::{InvalidValue, domain, endpoint, parse_duration, secret_file, sink_name};
-use super::written::{Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSink, WrittenTenant};
+use super::value::{InvalidValue, broker, domain, endpoint, parse_duration, prefix, secret_file, sink_name};
+use super::written::{
+    Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSecurity, WrittenSink, WrittenTenant,
+};
 use super::{
-    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig, LogConfig, PollConfig,
-    RulesConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
+    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig, KafkaConfig, LogConfig,
+    LogKind, PollConfig, RulesConfig, SaslConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
 };
 
 /// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.
@@ -24,6 +27,12 @@ const MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// More than this gains nothing on one host, and every partition costs a worker and a share of each flush.
 const PARTITIONS_MAX: i64 = 256;
+
+/// Partitions of a new log on Kafka: as many processes can share the work of one stage, and a log keeps its count.
+const KAFKA_PARTITIONS_DEFAULT: u32 = 12;
+
+/// One broker may be lost without losing anything that was acknowledged.
+const REPLICATION_DEFAULT: u16 = 3;
 
 /// Builds the configuration. Where a value is refused it has a default in its place; the problems decide whether the
 /// result is used.
@@ -80,27 +89,76 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn log(&mut self, written: WrittenLog) -> LogConfig {
+    fn log(&mut self, mut written: WrittenLog) -> LogConfig {
         let default = LogConfig::default();
-        let kinds = [("embedded", false), ("kafka", true)];
-        let kind_offset = written.kind.as_ref().map(|kind| kind.offset);
-        let is_kafka = self.choice("kind", written.kind, &kinds).unwrap_or(false);
-        if let (true, Some(offset)) = (is_kafka, kind_offset) {
-            self.problems.add(offset, Problem::KafkaNotBuilt);
-        } else if let Some(broker) = written.brokers.unwrap_or_default().first() {
-            self.problems.add(broker.offset, Problem::NotForKind { key: "brokers", kind: "embedded" });
-        }
-        let partitions = written.partitions.and_then(|Placed { value, offset }| {
+        let is_kafka =
+            self.choice("kind", written.kind.take(), &[("embedded", false), ("kafka", true)]).unwrap_or(false);
+        let partitions = written.partitions.take().and_then(|Placed { value, offset }| {
             let partitions = u32::try_from(value).ok().filter(|_| (1..=PARTITIONS_MAX).contains(&value));
             if partitions.is_none() {
                 self.invalid("partitions", offset, InvalidValue::OutOfRange { least: "1", most: "256" });
             }
             partitions
         });
-        LogConfig {
-            partitions: partitions.unwrap_or(default.partitions),
-            keep: self.duration("keep", written.keep, &KEEP).unwrap_or(default.keep),
+        let keep = self.duration("keep", written.keep.take(), &KEEP).unwrap_or(default.keep);
+        if is_kafka {
+            let partitions = partitions.unwrap_or(KAFKA_PARTITIONS_DEFAULT);
+            return LogConfig { kind: self.kafka(written), partitions, keep };
         }
+        let of_kafka = ["brokers", "prefix", "replication", "security", "options"];
+        for (key, offset) in written.present.iter().filter(|(key, _)| of_kafka.contains(key)) {
+            self.problems.add(*offset, Problem::NotForKind { key, kind: "embedded" });
+        }
+        LogConfig { kind: LogKind::Embedded, partitions: partitions.unwrap_or(default.partitions), keep }
+    }
+
+    fn kafka(&mut self, written: WrittenLog) -> LogKind {
+        let section = written.present.iter().map(|(_, offset)| *offset).min().unwrap_or(0);
+        self.require("[log] with `kind = \"kafka\"`", section, &written.present, &["brokers"]);
+        let brokers = written.brokers.unwrap_or_default();
+        let replication = written.replication.and_then(|Placed { value, offset }| {
+            let replication = u16::try_from(value).ok().filter(|replication| (1..=15).contains(replication));
+            if replication.is_none() {
+                self.invalid("replication", offset, InvalidValue::OutOfRange { least: "1", most: "15" });
+            }
+            replication
+        });
+        let mut options = BTreeMap::new();
+        for (key, value) in written.options {
+            match crate::log::options::refusal(&key.value) {
+                Some(reason) => self.problems.add(key.offset, Problem::Option { key: shown(&key.value), reason }),
+                None => drop(options.insert(key.value, value.value)),
+            }
+        }
+        let tls = written.security.tls.as_ref().is_some_and(|tls| tls.value);
+        let tls_ca_file = self.path("tls_ca_file", written.security.tls_ca_file.clone());
+        LogKind::Kafka(KafkaConfig {
+            brokers: brokers.into_iter().filter_map(|name| self.parsed("brokers", Some(name), broker)).collect(),
+            prefix: self.parsed("prefix", written.prefix, prefix).unwrap_or_else(|| "harrier".to_owned()),
+            replication: replication.unwrap_or(REPLICATION_DEFAULT),
+            tls,
+            tls_ca_file,
+            sasl: self.sasl(written.security, tls),
+            options,
+        })
+    }
+
+    /// A sign-in is all of it or nothing.
+    fn sasl(&mut self, written: WrittenSecurity, tls: bool) -> Option<SaslConfig> {
+        const KEYS: [&str; 3] = ["sasl_mechanism", "username", "password_file"];
+        if !KEYS.iter().any(|key| written.present.has(key)) {
+            return None;
+        }
+        self.require("[log.security]", written.offset, &written.present, &KEYS);
+        if let (false, Some(username)) = (tls, &written.username) {
+            self.problems.add(username.offset, Problem::PasswordInTheClear);
+        }
+        let mechanisms = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"].map(|name| (name, name));
+        let mechanism = self.choice("sasl_mechanism", written.sasl_mechanism, &mechanisms);
+        let not_empty = |text: &str| if text.is_empty() { Err(InvalidValue::Empty) } else { Ok(text.to_owned()) };
+        let username = self.parsed("username", written.username, not_empty);
+        let password = self.secret("password_file", written.password_file);
+        Some(SaslConfig { mechanism: mechanism?, username: username?, password: password? })
     }
 
     fn http(&mut self, listen: Option<Placed<String>>) -> HttpConfig {

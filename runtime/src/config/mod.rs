@@ -24,6 +24,7 @@ mod secret;
 mod value;
 mod written;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,13 +65,47 @@ pub struct Config {
     pub warnings: Vec<ConfigProblem>,
 }
 
-/// `[log]`: the embedded log.
+/// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// For a new log; an existing one keeps its own count.
+    pub kind: LogKind,
+    /// For a new log. An existing one keeps its own count; on Kafka another one is refused.
     pub partitions: u32,
     /// How long messages stay after every consumer has read them.
     pub keep: Duration,
+}
+
+/// Where the log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogKind {
+    /// One file in the data folder.
+    Embedded,
+    Kafka(KafkaConfig),
+}
+
+/// `[log]` where `kind = "kafka"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// `host:port`, any of them.
+    pub brokers: Vec<String>,
+    /// Every topic, group and transactional id begins with it.
+    pub prefix: String,
+    /// Replicas of each topic that is made.
+    pub replication: u16,
+    pub tls: bool,
+    /// The authority that signed the brokers' certificates; the system's own where it is not given.
+    pub tls_ca_file: Option<PathBuf>,
+    pub sasl: Option<SaslConfig>,
+    /// Settings of librdkafka, as they are.
+    pub options: BTreeMap<String, String>,
+}
+
+/// How to sign in to the brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaslConfig {
+    pub mechanism: &'static str,
+    pub username: String,
+    pub password: SecretFile,
 }
 
 /// `[[tenant]]`
@@ -210,7 +245,7 @@ pub struct ArchiveConfig {
 impl Default for LogConfig {
     /// A week, so that a consumer's defect found on Monday can be repaired from the log.
     fn default() -> Self {
-        LogConfig { partitions: PARTITIONS_DEFAULT, keep: 7 * DAY }
+        LogConfig { kind: LogKind::Embedded, partitions: PARTITIONS_DEFAULT, keep: 7 * DAY }
     }
 }
 
@@ -286,7 +321,11 @@ impl Config {
             SinkKind::Webhook { url, signing_secret, .. } => [Some(url), signing_secret.as_ref()],
             SinkKind::File { .. } | SinkKind::Stdout => [None, None],
         });
-        of_tenants.chain(of_sinks.flatten())
+        let of_log = match &self.log.kind {
+            LogKind::Kafka(kafka) => kafka.sasl.as_ref().map(|sasl| &sasl.password),
+            LogKind::Embedded => None,
+        };
+        of_tenants.chain(of_sinks.flatten()).chain(of_log)
     }
 }
 

@@ -37,8 +37,11 @@ pub enum Problem {
     NotForKind { key: &'static str, kind: &'static str },
     #[error("another {what} is called \"{name}\", on line {first_line}")]
     Duplicate { what: &'static str, name: String, first_line: usize },
-    #[error("`kind = \"kafka\"` is not in this build: use \"embedded\"")]
-    KafkaNotBuilt,
+    #[error("the option `{key}` {reason}")]
+    Option { key: String, reason: &'static str },
+    /// A warning.
+    #[error("the password of `username` passes in the clear: set `tls = true` in [log.security]")]
+    PasswordInTheClear,
     #[error("`client_certificate_file`: this version signs in with a client secret only: use `client_secret_file`")]
     CertificateNotRead,
     #[error("no Management Activity API is documented for cloud \"china\": set `management` in [tenant.endpoints]")]
@@ -54,7 +57,7 @@ pub enum Problem {
 impl Problem {
     /// Whether harrier can run nevertheless.
     pub fn is_warning(&self) -> bool {
-        matches!(self, Problem::ListensToNetwork | Problem::NoDomains { .. })
+        matches!(self, Problem::ListensToNetwork | Problem::NoDomains { .. } | Problem::PasswordInTheClear)
     }
 }
 

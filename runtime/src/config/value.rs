@@ -29,6 +29,10 @@ pub enum InvalidValue {
     Listen,
     #[error("a domain has the form contoso.com")]
     Domain,
+    #[error("a broker is named host:port")]
+    Broker,
+    #[error("a prefix has 1 to 100 characters a-z, A-Z, 0-9, '.', '_' and '-'")]
+    Prefix,
     #[error("must not be empty")]
     Empty,
     #[error("is not an address of the form https://host")]
@@ -135,6 +139,22 @@ pub(super) fn domain(text: &str) -> Result<String, InvalidValue> {
     };
     let valid = name.contains('.') && name.len() <= 253 && name.split('.').all(label);
     if valid { Ok(name) } else { Err(InvalidValue::Domain) }
+}
+
+/// `host:port`.
+pub(super) fn broker(text: &str) -> Result<String, InvalidValue> {
+    let valid = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+        !host.is_empty() && host.chars().all(allowed) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if valid { Ok(text.to_owned()) } else { Err(InvalidValue::Broker) }
+}
+
+/// What names of topics may begin with.
+pub(super) fn prefix(text: &str) -> Result<String, InvalidValue> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let valid = (1..=100).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('.');
+    if valid { Ok(text.to_owned()) } else { Err(InvalidValue::Prefix) }
 }
 
 /// A sink's name has the alphabet of tenants' names, for the same reasons.

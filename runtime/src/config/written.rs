@@ -49,8 +49,26 @@ pub(super) struct Written {
 pub(super) struct WrittenLog {
     pub kind: Text,
     pub brokers: Texts,
+    pub prefix: Text,
     pub partitions: Option<Placed<i64>>,
+    pub replication: Option<Placed<i64>>,
     pub keep: Text,
+    pub security: WrittenSecurity,
+    /// Keys and values as they are, in the order of the keys.
+    pub options: Vec<(Placed<String>, Placed<String>)>,
+    /// The keys that are there, to tell those that do nothing.
+    pub present: Present,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct WrittenSecurity {
+    pub tls: Option<Placed<bool>>,
+    pub tls_ca_file: Text,
+    pub sasl_mechanism: Text,
+    pub username: Text,
+    pub password_file: Text,
+    pub offset: usize,
+    pub present: Present,
 }
 
 #[derive(Debug)]
@@ -107,12 +125,7 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
     let mut root = Section::new("the configuration", 0, document.into_inner());
     let mut written = Written { data_dir: root.text("data_dir", problems), ..Written::default() };
     if let Some(mut log) = root.section("log", "[log]", problems) {
-        written.log = WrittenLog {
-            kind: log.text("kind", problems),
-            brokers: log.texts("brokers", problems),
-            partitions: log.integer("partitions", problems),
-            keep: log.text("keep", problems),
-        };
+        written.log = log_section(&mut log, problems);
         log.end(problems);
     }
     written.tenants =
@@ -129,6 +142,36 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
     written.archive_flush_interval = root.only_text("archive", "[archive]", "flush_interval", problems);
     root.end(problems);
     Some(written)
+}
+
+fn log_section(log: &mut Section<'_>, problems: &mut Problems) -> WrittenLog {
+    let security = log.section("security", "[log.security]", problems).map(|mut section| {
+        let security = WrittenSecurity {
+            tls: section.boolean("tls", problems),
+            tls_ca_file: section.text("tls_ca_file", problems),
+            sasl_mechanism: section.text("sasl_mechanism", problems),
+            username: section.text("username", problems),
+            password_file: section.text("password_file", problems),
+            offset: section.offset,
+            present: Present::default(),
+        };
+        let security = WrittenSecurity { present: section.present.clone(), ..security };
+        section.end(problems);
+        security
+    });
+    let options = log.section("options", "[log.options]", problems).map(|section| section.all(problems));
+    let written = WrittenLog {
+        kind: log.text("kind", problems),
+        brokers: log.texts("brokers", problems),
+        prefix: log.text("prefix", problems),
+        partitions: log.integer("partitions", problems),
+        replication: log.integer("replication", problems),
+        keep: log.text("keep", problems),
+        security: security.unwrap_or_default(),
+        options: options.unwrap_or_default(),
+        present: Present::default(),
+    };
+    WrittenLog { present: log.present.clone(), ..written }
 }
 
 fn tenant(mut section: Section<'_>, problems: &mut Problems) -> WrittenTenant {
@@ -261,6 +304,17 @@ impl<'t> Section<'t> {
             }
         };
         values.into_iter().filter_map(section).collect()
+    }
+
+    /// Every key with its value as text: for a section whose keys are somebody else's.
+    fn all(self, problems: &mut Problems) -> Vec<(Placed<String>, Placed<String>)> {
+        let mut all = Vec::with_capacity(self.entries.len());
+        for (name, value) in self.entries {
+            let key = Placed { offset: name.span().start, value: name.into_inner().into_owned() };
+            all.extend(text("options", value, problems).map(|value| (key, value)));
+        }
+        all.sort_by(|(one, _), (other, _)| one.value.cmp(&other.value));
+        all
     }
 
     /// The one key of a section that has no other.

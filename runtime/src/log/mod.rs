@@ -28,6 +28,7 @@
 pub mod embedded;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod options;
 mod refused;
 
 use std::sync::Arc;

@@ -48,7 +48,7 @@ use replay::{Partition, replay};
 use tenure::{Free, Tenure};
 use unit::{Unit, by_partition};
 
-pub use settings::{BROKERS_WITHIN, Sasl, Security, Settings, refusal};
+pub use settings::{BROKERS_WITHIN, Sasl, Security, Settings};
 
 const ASK: Duration = Duration::from_secs(10);
 
