@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use runtime::log::LogError;
 use schemas::text::escape_controls;
 
 /// How a command ended, if not in failure.
@@ -39,7 +40,8 @@ pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
                 return ExitCode::from(78);
             }
             eprintln!("harrier: {}", told(&error));
-            ExitCode::from(1)
+            let refused = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(LogError::Refused(_))));
+            ExitCode::from(if refused { 78 } else { 1 })
         }
     }
 }

@@ -10,7 +10,7 @@ use archive::archiver::{Archiver, Settings};
 use detect::matcher::Matcher;
 use detect::rule::{RuleSet, Source, Tuning};
 use runtime::clock::Clock;
-use runtime::config::Config;
+use runtime::config::{Config, KafkaConfig, LogKind};
 use runtime::log::embedded::Embedded;
 use runtime::log::{Consumer, Log, ReadLimit, Topic};
 use runtime::metrics::Metrics;
@@ -125,8 +125,7 @@ impl Core {
         let folder = config.data_dir.join("archive");
         make_private_folder(&config.data_dir)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let log = Embedded::open(&config.data_dir.join("log.sqlite"), config.log.partitions)
-            .with_context(|| format!("cannot open the log in {}", config.data_dir.display()))?;
+        let log = open_log(&config)?;
         let store = archive::Store::folder(&folder)?;
         metrics.engine.rules_loaded.with(["enabled"]).set_count(rules.rules().len() as u64);
         for rule in rules.rules() {
@@ -135,7 +134,7 @@ impl Core {
         for tenant in &config.tenants {
             metrics.begin(&[("tenant", tenant.name.as_str())]);
         }
-        Ok(Core { config, log: Arc::new(log), store, rules, matcher, metrics, clock: Clock::system() })
+        Ok(Core { config, log, store, rules, matcher, metrics, clock: Clock::system() })
     }
 
     /// The archiver, with its flush interval from the configuration.
@@ -143,6 +142,47 @@ impl Core {
         let settings = Settings { flush_interval: self.config.archive.flush_interval, ..Settings::default() };
         Archiver::new(self.log.clone(), self.store.clone(), self.clock.clone(), settings, self.metrics.clone())
     }
+}
+
+/// The log that the configuration names. What only an operator can change is a fault of the configuration.
+fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
+    match &config.log.kind {
+        LogKind::Embedded => {
+            let log = Embedded::open(&config.data_dir.join("log.sqlite"), config.log.partitions)
+                .with_context(|| format!("cannot open the log in {}", config.data_dir.display()))?;
+            Ok(Arc::new(log))
+        }
+        LogKind::Kafka(kafka) => open_kafka(config, kafka),
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+fn open_kafka(_: &Config, _: &KafkaConfig) -> anyhow::Result<Arc<dyn Log>> {
+    Err(ConfigurationError("this harrier was built without Kafka: use `kind = \"embedded\"` in [log]".into()).into())
+}
+
+#[cfg(feature = "kafka")]
+fn open_kafka(config: &Config, kafka: &KafkaConfig) -> anyhow::Result<Arc<dyn Log>> {
+    use runtime::log::kafka::{BROKERS_WITHIN, Kafka, Sasl, Security, Settings};
+    let sasl = kafka.sasl.as_ref().map(|sasl| {
+        let password = sasl.password.read().map_err(|error| ConfigurationError(format!("[log.security]: {error}")))?;
+        Ok::<_, ConfigurationError>(Sasl {
+            mechanism: sasl.mechanism.into(),
+            username: sasl.username.clone(),
+            password,
+        })
+    });
+    let settings = Settings {
+        brokers: kafka.brokers.clone(),
+        prefix: kafka.prefix.clone(),
+        partitions: config.log.partitions,
+        replication: kafka.replication,
+        security: Security { tls: kafka.tls, tls_ca_file: kafka.tls_ca_file.clone(), sasl: sasl.transpose()? },
+        options: kafka.options.clone(),
+        cache_folder: config.data_dir.join("state"),
+        brokers_within: BROKERS_WITHIN,
+    };
+    Ok(Arc::new(Kafka::open(settings)?))
 }
 
 /// Records are evidence and personal data: the folder is the operator's alone.

@@ -10,6 +10,8 @@ mod bad_input;
 mod binary;
 mod first_rule;
 mod import;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kill;
 mod operate;
 mod others_read_it;

@@ -111,8 +111,12 @@ pub struct Service {
 impl Service {
     /// Starts the process and does not wait for anything.
     pub fn spawn(config: &Path, failpoint: Option<&str>) -> Service {
+        Service::spawn_as(config, "all", failpoint)
+    }
+
+    fn spawn_as(config: &Path, role: &str, failpoint: Option<&str>) -> Service {
         let mut command = command();
-        command.arg("run").arg("--config").arg(config).stdout(Stdio::null());
+        command.args(["run", "--role", role, "--config"]).arg(config).stdout(Stdio::null());
         if let Some(failpoint) = failpoint {
             command.env("HARRIER_FAILPOINT", failpoint);
         }
@@ -129,7 +133,12 @@ impl Service {
 
     /// Starts the process and waits until it says that it has started.
     pub fn start(config: &Path) -> Service {
-        let service = Service::spawn(config, None);
+        Service::start_as(config, "all")
+    }
+
+    /// As [`Service::start`], in one role.
+    pub fn start_as(config: &Path, role: &str) -> Service {
+        let service = Service::spawn_as(config, role, None);
         assert!(until(START_TIME_MAX, || service.event("started").is_some()), "no start:\n{}", service.stderr());
         service
     }

@@ -52,12 +52,26 @@ pub use settings::{BROKERS_WITHIN, Sasl, Security, Settings};
 
 const ASK: Duration = Duration::from_secs(10);
 
+/// Calls that wait for brokers at once: a few for each partition of a large log.
+const THREADS_MAX: usize = 256;
+
 /// How long [`Log::settle`] waits for transactions to be decided: longer than any may stay open.
 const SETTLED_WITHIN: Duration = Duration::from_secs(40);
 
 /// The log on Kafka. Cheap to share behind an `Arc`; leaves its groups when dropped.
 pub struct Kafka {
     inner: Arc<Inner>,
+    /// Threads of our own: calls to librdkafka wait for brokers, and those who wait must not keep others from computing.
+    threads: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            // Calls under way end by themselves; each holds what it needs.
+            threads.shutdown_background();
+        }
+    }
 }
 
 struct Inner {
@@ -77,10 +91,15 @@ struct Inner {
     leases: Mutex<HashMap<(Consumer, u32), Held>>,
     /// Ask how far groups have come of which this process is no member.
     observers: Mutex<HashMap<Consumer, Arc<BaseConsumer<Faults>>>>,
+    /// What `offsets` held, by its partition, with the end at which it did.
+    own_offsets: Mutex<HashMap<u32, OwnOffsets>>,
     free: Free,
     /// Names this process's own producer.
     free_name: String,
 }
+
+/// The end of a partition, and the positions that it held.
+type OwnOffsets = (u64, HashMap<(Topic, u32), u64>);
 
 struct Held {
     owner: String,
@@ -115,12 +134,19 @@ impl Kafka {
             tenures_begun: AtomicU64::new(0),
             leases: Mutex::default(),
             observers: Mutex::default(),
+            own_offsets: Mutex::default(),
             free: Free::new(),
             free_name: format!("free-{unique}"),
             settings,
             faults,
         };
-        Ok(Kafka { inner: Arc::new(inner) })
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(THREADS_MAX)
+            .thread_name("log")
+            .build()
+            .map_err(|_| LogError::Closed)?;
+        Ok(Kafka { inner: Arc::new(inner), threads: Some(threads) })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -128,7 +154,8 @@ impl Kafka {
         work: impl FnOnce(&Inner) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.map_err(|_| LogError::Closed)?
+        let threads = self.threads.as_ref().ok_or(LogError::Closed)?;
+        threads.spawn_blocking(move || work(&inner)).await.map_err(|_| LogError::Closed)?
     }
 }
 
@@ -280,14 +307,21 @@ impl Inner {
     fn own_offset(&self, unit: Unit, topic: Topic, partition: u32) -> Result<u64, LogError> {
         let Some(own) = unit.offsets_partition(self.settings.partitions) else { return Ok(0) };
         let name = self.settings.name("offsets");
-        let mut next = 0;
-        replay(&self.settings, &self.faults, &[Partition { topic: &name, partition: own }], |_, _, key, value| {
-            if tenure::offset_of_key(key) == Some((topic, partition)) {
-                next = value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()).unwrap_or(next);
-            }
-            Ok(())
-        })?;
-        Ok(next)
+        let (_, end) = self.reader.bounds_of(&name, own)?;
+        let mut known = lock(&self.own_offsets);
+        let (known_end, positions) = known.entry(own).or_default();
+        if *known_end != end {
+            positions.clear();
+            replay(&self.settings, &self.faults, &[Partition { topic: &name, partition: own }], |_, _, key, value| {
+                let next = value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+                if let (Some(place), Some(next)) = (tenure::offset_of_key(key), next) {
+                    positions.insert(place, next);
+                }
+                Ok(())
+            })?;
+            *known_end = end;
+        }
+        Ok(positions.get(&(topic, partition)).copied().unwrap_or(0))
     }
 
     fn observer(&self, consumer: Consumer) -> Result<Arc<BaseConsumer<Faults>>, LogError> {

@@ -99,6 +99,11 @@ impl Reader {
         self.ask(&self.ends, topic, partition)
     }
 
+    /// As [`Reader::bounds`], of any topic.
+    pub(super) fn bounds_of(&self, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
+        bounds(&self.ends, topic, partition)
+    }
+
     /// As [`Reader::bounds`], with what is not decided yet.
     pub(super) fn bounds_undecided(&self, topic: Topic, partition: u32) -> Result<(u64, u64), LogError> {
         self.ask(&self.undecided_ends, topic, partition)

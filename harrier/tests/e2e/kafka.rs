@@ -1,0 +1,138 @@
+//! The roles as processes of their own, meeting on a real Apache Kafka: in the end the same rows and findings as those of
+//! one process on the embedded log.
+
+#[path = "../../../runtime/tests/broker/mod.rs"]
+mod broker;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use simulate::{Options, Pace};
+
+use crate::binary::{Counts, Harrier, command, finish, until};
+use crate::sample::{joined, lines};
+use crate::service::{Service, Tenant, configure};
+
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// The log of one test: no other has its prefix.
+fn log(addresses: &[String], test: &str) -> String {
+    format!(
+        "[log]\nkind = \"kafka\"\nbrokers = {addresses:?}\nprefix = \"{test}-{}\"\npartitions = 4\nreplication = 1\n\n\
+         [log.options]\n\"session.timeout.ms\" = \"3000\"\n\"heartbeat.interval.ms\" = \"500\"\n",
+        std::process::id()
+    )
+}
+
+fn small_world(seed: u64) -> Options {
+    let mut options = Options::new(Utc::now());
+    (options.seed, options.users, options.days) = (seed, 4, 1);
+    options
+}
+
+/// A role with a data folder of its own, which no other shares.
+struct Role {
+    harrier: Harrier,
+    config: PathBuf,
+    service: Option<Service>,
+}
+
+impl Role {
+    fn start(name: &str, options: &Options, tenant: &Tenant, log: &str) -> Role {
+        let harrier = Harrier::new();
+        let config = configure(&harrier, options, tenant.fake.address(), "1s", log);
+        let service = Some(Service::start_as(&config, name));
+        Role { harrier, config, service }
+    }
+
+    fn service(&self) -> &Service {
+        self.service.as_ref().unwrap()
+    }
+}
+
+#[test]
+fn roles_apart_come_to_the_same_as_one_process_though_a_detector_is_killed() {
+    let Some(broker) = broker::broker() else { return };
+    let mut options = small_world(7);
+    options.pace = Pace::Fast { real: Duration::from_secs(15) };
+    let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
+    let log = log(&broker.addresses, "roles");
+    let began = Instant::now();
+    let mut roles: Vec<Role> =
+        ["ingest", "detect", "detect", "archive", "notify"].map(|name| Role::start(name, &options, &tenant, &log)).into();
+    println!("{:?}: all roles run", began.elapsed());
+    let working = |role: &Role| role.service().metric("harrier_log_commits_total", &["consumer=\"match\""]) > 0.0;
+    assert!(until(SETTLE_TIME_MAX, || roles[1..3].iter().all(working)), "both detectors have work");
+    roles[2].service.take().unwrap().kill();
+    println!("{:?}: one detector is killed", began.elapsed());
+
+    let world = tenant.fake.world();
+    let archive = &roles[3];
+    let all = || {
+        let served = tenant.fake.served();
+        served.blobs_fetched_once == served.blobs_total
+            && archive.harrier.number("SELECT count(*) FROM events") >= world.records.len() as u64
+    };
+    let settled = until(SETTLE_TIME_MAX, all);
+    println!("{:?}: all is there: {settled}; {:?}", began.elapsed(), tenant.fake.served());
+    for role in &mut roles {
+        let Some(service) = role.service.take() else { continue };
+        let stderr = service.stderr();
+        assert_eq!(service.terminate(), Some(0), "{settled}\n{stderr}");
+    }
+    println!("{:?}: all have ended", began.elapsed());
+    // What was judged after the last flush is archived by the next archiver.
+    let archive = &mut roles[3];
+    archive.service = Some(Service::start_as(&archive.config, "archive"));
+    let file_import = Harrier::new();
+    let file = file_import.file("records.jsonl", joined(&lines(world)));
+    let (counts, _) = file_import.import(&[file], &["--domains", &options.domain]);
+    let total = world.records.len() as u64;
+    assert_eq!(counts, Counts { received: total, admitted: total, ..Counts::default() });
+    let expected = file_import.standing();
+    assert!(expected.len() >= 3, "the story is seen: {expected:#?}");
+    until(SETTLE_TIME_MAX, || archive.harrier.standing() == expected);
+    assert_eq!(archive.harrier.standing(), expected);
+    assert_eq!(archive.harrier.events(), file_import.events());
+    assert_eq!(archive.harrier.number("SELECT count(*) FROM dead_letters"), 0);
+    assert_eq!(archive.service.take().unwrap().terminate(), Some(0));
+}
+
+#[test]
+fn an_import_counts_the_same_on_kafka() {
+    let Some(broker) = broker::broker() else { return };
+    let options = small_world(3);
+    let tenant = Tenant::start(options.clone());
+    let world = tenant.fake.world();
+    let harrier = Harrier::new();
+    let config = harrier.file("harrier.toml", format!("data_dir = \"data\"\n{}", log(&broker.addresses, "import")));
+    let file = harrier.file("records.jsonl", joined(&lines(world)));
+    let total = world.records.len() as u64;
+    for (admitted, duplicate) in [(total, 0), (0, total)] {
+        let mut import = command();
+        import.args(["import", "--tenant", "contoso", "--domains", &options.domain, "--config"]).arg(&config).arg(&file);
+        let ran = finish(&mut import);
+        assert_eq!(ran.code, Some(0), "{ran}");
+        assert_eq!(ran.counts(), Counts { received: total, admitted, duplicate, ..Counts::default() });
+    }
+    let embedded = Harrier::new();
+    let file = embedded.file("records.jsonl", joined(&lines(world)));
+    embedded.import(&[file], &["--domains", &options.domain]);
+    assert_eq!(harrier.events(), embedded.events());
+    assert_eq!(harrier.standing(), embedded.standing());
+}
+
+#[test]
+fn what_only_an_operator_can_mend_ends_with_78() {
+    let Some(broker) = broker::broker() else { return };
+    let harrier = Harrier::new();
+    harrier.file("password", "wrong");
+    let security = "[log.security]\nsasl_mechanism = \"SCRAM-SHA-256\"\nusername = \"harrier\"\npassword_file = \"password\"\n";
+    let text = format!("data_dir = \"data\"\n{}\n{security}", log(&broker.addresses_sasl, "password"));
+    let config = harrier.file("harrier.toml", text);
+    let ran = finish(command().arg("run").arg("--config").arg(&config));
+    assert_eq!(ran.code, Some(78), "{ran}");
+    assert!(ran.stderr.contains("refuse the sign-in") && !ran.stderr.contains("wrong"), "{ran}");
+}
