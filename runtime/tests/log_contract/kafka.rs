@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use runtime::config::Secret;
 use runtime::log::kafka::{Kafka, Sasl, Security, Settings};
-use runtime::log::{Log, LogError, Refused, Topic};
+use runtime::log::{Consumer, Log, LogError, Output, ReadLimit, Refused, Store, To, Topic, Txn};
 
 use super::{PARTITIONS, broker, outputs, texts, to};
 
@@ -55,13 +55,87 @@ async fn what_is_aborted_is_never_read() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         *byte = (state >> 56) as u8;
     }
-    let mut step = outputs(vec![to(0, "aborted"), to(1, "aborted")]);
-    step.outputs.push(runtime::log::Output { value: noise, ..to(0, "") });
-    let error = log.commit(step).await.unwrap_err();
+    let noisy = |mut outputs: Vec<Output>| {
+        outputs.push(Output { value: noise.clone(), ..to(1, "") });
+        super::outputs(outputs)
+    };
+    // The setting takes its time to reach the broker's log.
+    while log.commit(noisy(Vec::new())).await.is_ok() {}
+    let error = log.commit(noisy(vec![to(0, "aborted"), to(1, "aborted")])).await.unwrap_err();
     assert!(matches!(error, LogError::Refused(Refused::TooLarge { bytes: 2_000_000 })), "{error}");
     log.commit(outputs(vec![to(0, "after")])).await.unwrap();
     assert_eq!(texts(&log, Topic::Records, 0).await, ["before", "after"]);
-    assert_eq!(texts(&log, Topic::Records, 1).await, Vec::<String>::new());
+    log.settle().await.unwrap();
+    let others = log.read(Topic::Records, 1, 0, ReadLimit { messages: 1000, bytes: 1 << 30 }).await.unwrap();
+    assert!(others.iter().all(|message| message.value == noise));
+}
+
+/// The group has not noticed yet that this process was overtaken, so nothing but the broker stands in the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_fenced_changes_nothing_though_it_believes_in_its_lease() {
+    use rdkafka::producer::{BaseProducer, Producer as _};
+    let Some(settings) = settings("fenced") else { return };
+    let (folder, other_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = open(Settings { cache_folder: folder.path().to_owned(), ..settings.clone() }).await.unwrap();
+    log.commit(outputs(vec![to(0, "a"), to(0, "b")])).await.unwrap();
+    let lease = super::lease(Consumer::Match, 0, "zombie");
+    super::hold(&log, &lease).await;
+    let (first, second) = (super::after(&log, 1).await, super::after(&log, 2).await);
+    let step = |from, next, text: &str| Txn {
+        inputs: vec![super::input(from, next)],
+        outputs: vec![Output { topic: Topic::Verdicts, to: To::Partition(0), value: text.as_bytes().to_vec() }],
+        state: vec![super::row(b"k", Some(text.as_bytes()))],
+        lease: None,
+    };
+    log.commit(step(0, first, "before")).await.unwrap();
+    let successor: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", settings.brokers.join(","))
+        .set("transactional.id", format!("{}-match-0", settings.prefix))
+        .create()
+        .unwrap();
+    tokio::task::spawn_blocking(move || successor.init_transactions(Duration::from_secs(30)).unwrap()).await.unwrap();
+    let refused = log.commit(step(first, second, "of the zombie")).await.unwrap_err();
+    assert!(matches!(refused, LogError::LeaseLost { .. }), "{refused}");
+    assert_eq!(texts(&log, Topic::Verdicts, 0).await, ["before"]);
+    // What its holder has in memory is out of date, which it is told before it may go on.
+    assert!(!log.acquire(&lease, Duration::from_secs(30)).await.unwrap());
+    super::hold(&log, &lease).await;
+    assert_eq!(log.scan(Store::Admit, 0, b"k").await.unwrap()[0].1, b"before");
+    assert_eq!(log.committed(Consumer::Match, Topic::Records, 0).await.unwrap(), first);
+    log.commit(step(first, second, "after")).await.unwrap();
+    let other = open(Settings { cache_folder: other_folder.path().to_owned(), ..settings }).await.unwrap();
+    assert_eq!(texts(&other, Topic::Verdicts, 0).await, ["before", "after"]);
+    assert_eq!(other.committed(Consumer::Match, Topic::Records, 0).await.unwrap(), second);
+}
+
+/// Kafka forgets where a group stood once it has been silent for a week. We do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_outlive_what_kafka_remembers_of_the_group() {
+    use rdkafka::admin::{AdminClient, AdminOptions};
+    let Some(settings) = settings("forgotten") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { cache_folder: folder.path().to_owned(), ..settings };
+    let next = {
+        let log = open(settings.clone()).await.unwrap();
+        log.commit(outputs(vec![to(0, "a")])).await.unwrap();
+        super::hold(&log, &super::lease(Consumer::Match, 0, "one")).await;
+        let next = super::after(&log, 1).await;
+        log.commit(Txn { inputs: vec![super::input(0, next)], ..Txn::default() }).await.unwrap();
+        log.release(&super::lease(Consumer::Match, 0, "one")).await.unwrap();
+        next
+    };
+    let admin: AdminClient<rdkafka::client::DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", settings.brokers.join(",")).create().unwrap();
+    let group = format!("{}-match", settings.prefix);
+    // A group that somebody is still leaving is not empty yet.
+    let began = std::time::Instant::now();
+    while admin.delete_groups(&[&group], &AdminOptions::new()).await.unwrap()[0].is_err() {
+        assert!(began.elapsed() < super::PATIENCE);
+    }
+    let log = open(settings).await.unwrap();
+    assert_eq!(log.committed(Consumer::Match, Topic::Records, 0).await.unwrap(), next);
+    super::hold(&log, &super::lease(Consumer::Match, 0, "two")).await;
+    assert_eq!(log.committed(Consumer::Match, Topic::Records, 0).await.unwrap(), next);
 }
 
 #[tokio::test(flavor = "multi_thread")]
