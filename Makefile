@@ -25,6 +25,7 @@ help:
 tools:
 	@command -v $(CARGO) >/dev/null || { echo 'harrier needs Rust 1.95 or later: https://rustup.rs' >&2; exit 1; }
 	@command -v cc >/dev/null || { echo 'harrier needs a C compiler; on Debian: apt-get install build-essential' >&2; exit 1; }
+	@command -v pkg-config >/dev/null && pkg-config --exists openssl || { echo 'harrier needs the headers of OpenSSL for Kafka; on Debian: apt-get install pkg-config libssl-dev' >&2; exit 1; }
 
 # Naming a test beside the binary makes cargo resolve features as it does for `cargo test`, so that both share what they
 # compile. Plain `cargo build` would compile the query engine a second time.

@@ -60,16 +60,50 @@ fn roles_apart_come_to_the_same_as_one_process_though_a_detector_is_killed() {
     tenant.subscribe(&options);
     let log = log(&broker.addresses, "roles");
     let began = Instant::now();
-    let mut roles: Vec<Role> =
-        ["ingest", "detect", "detect", "archive", "notify"].map(|name| Role::start(name, &options, &tenant, &log)).into();
+    let mut roles: Vec<Role> = ["ingest", "detect", "detect", "archive", "notify"]
+        .map(|name| Role::start(name, &options, &tenant, &log))
+        .into();
     println!("{:?}: all roles run", began.elapsed());
     let working = |role: &Role| role.service().metric("harrier_log_commits_total", &["consumer=\"match\""]) > 0.0;
     assert!(until(SETTLE_TIME_MAX, || roles[1..3].iter().all(working)), "both detectors have work");
     roles[2].service.take().unwrap().kill();
     println!("{:?}: one detector is killed", began.elapsed());
 
+    ends_as_an_import(roles, 3, &tenant, &options);
+}
+
+/// Somebody who is stopped for longer than a session lives is taken for dead. When it goes on it believes that it still
+/// has its partitions, in the middle of whatever step it was.
+#[test]
+fn a_detector_that_sleeps_and_wakes_changes_nothing() {
+    let Some(broker) = broker::broker() else { return };
+    let mut options = small_world(11);
+    options.pace = Pace::Fast { real: Duration::from_secs(25) };
+    let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
+    let log = log(&broker.addresses, "zombie");
+    let roles: Vec<Role> =
+        ["ingest", "detect", "detect", "archive"].map(|name| Role::start(name, &options, &tenant, &log)).into();
+    let commits = |role: &Role| role.service().metric("harrier_log_commits_total", &["consumer=\"match\""]);
+    assert!(until(SETTLE_TIME_MAX, || roles[1..3].iter().all(|role| commits(role) > 0.0)), "both have work");
+    for (sleeper, other) in [(1, 2), (2, 1)] {
+        let taken_over = |role: &Role| role.service().metric("harrier_log_commits_total", &[]);
+        roles[sleeper].service().signal("-STOP");
+        let before = taken_over(&roles[other]);
+        // Longer than a session, whatever else happens: the moment is the point.
+        until(Duration::from_secs(6), || false);
+        assert!(taken_over(&roles[other]) > before, "the other works on");
+        roles[sleeper].service().signal("-CONT");
+        assert!(until(SETTLE_TIME_MAX, || roles[sleeper].service().get("/healthz").0 == 200));
+    }
+    ends_as_an_import(roles, 3, &tenant, &options);
+}
+
+/// Waits until the archivist has all records, ends every role, and compares with an import into an embedded log.
+fn ends_as_an_import(mut roles: Vec<Role>, archivist: usize, tenant: &Tenant, options: &Options) {
+    let began = Instant::now();
     let world = tenant.fake.world();
-    let archive = &roles[3];
+    let archive = &roles[archivist];
     let all = || {
         let served = tenant.fake.served();
         served.blobs_fetched_once == served.blobs_total
@@ -84,7 +118,7 @@ fn roles_apart_come_to_the_same_as_one_process_though_a_detector_is_killed() {
     }
     println!("{:?}: all have ended", began.elapsed());
     // What was judged after the last flush is archived by the next archiver.
-    let archive = &mut roles[3];
+    let archive = &mut roles[archivist];
     archive.service = Some(Service::start_as(&archive.config, "archive"));
     let file_import = Harrier::new();
     let file = file_import.file("records.jsonl", joined(&lines(world)));
@@ -112,7 +146,10 @@ fn an_import_counts_the_same_on_kafka() {
     let total = world.records.len() as u64;
     for (admitted, duplicate) in [(total, 0), (0, total)] {
         let mut import = command();
-        import.args(["import", "--tenant", "contoso", "--domains", &options.domain, "--config"]).arg(&config).arg(&file);
+        import
+            .args(["import", "--tenant", "contoso", "--domains", &options.domain, "--config"])
+            .arg(&config)
+            .arg(&file);
         let ran = finish(&mut import);
         assert_eq!(ran.code, Some(0), "{ran}");
         assert_eq!(ran.counts(), Counts { received: total, admitted, duplicate, ..Counts::default() });
@@ -129,7 +166,8 @@ fn what_only_an_operator_can_mend_ends_with_78() {
     let Some(broker) = broker::broker() else { return };
     let harrier = Harrier::new();
     harrier.file("password", "wrong");
-    let security = "[log.security]\nsasl_mechanism = \"SCRAM-SHA-256\"\nusername = \"harrier\"\npassword_file = \"password\"\n";
+    let security =
+        "[log.security]\nsasl_mechanism = \"SCRAM-SHA-256\"\nusername = \"harrier\"\npassword_file = \"password\"\n";
     let text = format!("data_dir = \"data\"\n{}\n{security}", log(&broker.addresses_sasl, "password"));
     let config = harrier.file("harrier.toml", text);
     let ran = finish(command().arg("run").arg("--config").arg(&config));

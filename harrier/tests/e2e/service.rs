@@ -172,10 +172,15 @@ impl Service {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal, named as `kill` takes it.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// SIGTERM; the exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+        self.signal("-TERM");
         wait(&mut self.child, STOP_TIME_MAX)
     }
 

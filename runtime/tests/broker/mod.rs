@@ -23,6 +23,7 @@ pub fn broker() -> Option<&'static Broker> {
     BROKER.get_or_init(start).as_ref()
 }
 
+#[allow(clippy::zombie_processes)] // It waits for our end, not we for its.
 fn start() -> Option<Broker> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/kafka/kafka.sh");
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
@@ -39,6 +40,10 @@ fn start() -> Option<Broker> {
     match started.status.code() {
         Some(0) => {}
         Some(69) => {
+            assert!(
+                std::env::var_os("HARRIER_REQUIRE_KAFKA").is_none(),
+                "Kafka is required, and there is no Java 17 or no Maven"
+            );
             eprintln!("{SKIPPED}");
             return None;
         }

@@ -15,6 +15,9 @@ use crate::log::{LogError, StateRow, Store};
 /// Rows put in by one transaction while a changelog is read.
 const ROWS_AT_ONCE: usize = 10_000;
 
+/// Pages held by each of the files, of which a large log has dozens; the system's own cache holds what is used.
+const CACHE_KIBIBYTES: i32 = 4_096;
+
 /// The folder of one process, locked for as long as it lives.
 pub(super) struct Folder {
     path: PathBuf,
@@ -67,7 +70,7 @@ impl Cache {
         connection.pragma_update(None, "journal_mode", "OFF")?;
         connection.pragma_update(None, "synchronous", "OFF")?;
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
         connection.execute_batch("CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")?;
         Ok(Cache { connection: Mutex::new(connection), path })
     }

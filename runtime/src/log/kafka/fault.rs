@@ -126,8 +126,11 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
     )
 }
 
-/// How long one question for the bounds of a partition may take, and how long it is asked again.
+/// How long one question for the bounds of a partition may take.
 const ASK: Duration = Duration::from_secs(10);
+
+/// How long it is asked again. A broker that is busy shows topics some time before it has made them.
+const ASKED_FOR: Duration = Duration::from_secs(30);
 
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -138,7 +141,7 @@ pub(super) fn bounds(consumer: &BaseConsumer<Faults>, topic: &str, partition: u3
     loop {
         match consumer.fetch_watermarks(topic, partition as i32, ASK) {
             Ok((begins, end)) => return Ok((begins.max(0) as u64, end.max(0) as u64)),
-            Err(error) if is_passing(&error) && began.elapsed() < ASK => std::thread::sleep(ASK_AGAIN),
+            Err(error) if is_passing(&error) && began.elapsed() < ASKED_FOR => std::thread::sleep(ASK_AGAIN),
             Err(error) => return Err(fault(&error, &format!("to read the topic {topic}"))),
         }
     }

@@ -196,6 +196,15 @@ impl Log for Kafka {
         self.blocking(move |inner| inner.scan(store, partition, &prefix)).await
     }
 
+    async fn scan_each(
+        &self,
+        store: Store,
+        partition: u32,
+        prefixes: Vec<Vec<u8>>,
+    ) -> Result<Vec<Vec<StateRow>>, LogError> {
+        self.blocking(move |inner| prefixes.iter().map(|prefix| inner.scan(store, partition, prefix)).collect()).await
+    }
+
     async fn acquire(&self, lease: &Lease, hold: Duration) -> Result<bool, LogError> {
         let lease = lease.clone();
         self.blocking(move |inner| inner.acquire(&lease, hold)).await
@@ -439,7 +448,7 @@ impl Inner {
         let key = (lease.consumer, lease.partition);
         let unit = Unit::of_lease(lease);
         let mut leases = lock(&self.leases);
-        if !leases.get(&key).is_some_and(|held| held.owner == lease.owner) {
+        if leases.get(&key).is_none_or(|held| held.owner != lease.owner) {
             return;
         }
         leases.remove(&key);

@@ -18,8 +18,8 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 100_000_000;
 /// Before compression: a dead letter of nothing but control characters is six times as long in JSON.
 const MESSAGE_BYTES_UNPACKED_MAX: usize = 128 * 1024 * 1024;
 
-/// What a consumer holds ready for one partition. A few dozen partitions are read at once.
-const PREFETCH_KIBIBYTES: usize = 8 * 1024;
+/// What a cursor holds ready. A process of all roles has ten a partition.
+const PREFETCH_KIBIBYTES: usize = 4 * 1024;
 
 /// How long a broker is looked for at the start.
 pub const BROKERS_WITHIN: Duration = Duration::from_secs(30);
