@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 pub const SKIPPED: &str = "skipped: no Java 17 and Maven";
 
 pub struct Broker {
+    script: PathBuf,
+    folder: PathBuf,
     /// `127.0.0.1:port`, one for each node.
     pub addresses: Vec<String>,
     /// The same nodes, where clients sign in with SCRAM-SHA-256.
@@ -20,13 +22,30 @@ pub struct Broker {
 /// The broker of this test program, or nothing where Java 17 and Maven are missing; which is said.
 pub fn broker() -> Option<&'static Broker> {
     static BROKER: OnceLock<Option<Broker>> = OnceLock::new();
-    BROKER.get_or_init(start).as_ref()
+    BROKER.get_or_init(|| start("shared")).as_ref()
 }
 
+impl Broker {
+    /// SIGKILL for a node, counted from 1.
+    #[allow(dead_code)] // As above.
+    pub fn kill(&self, node: u32) {
+        let id = std::fs::read_to_string(self.folder.join(format!("node-{node}/pid"))).unwrap();
+        assert!(Command::new("kill").args(["-9", id.trim()]).status().unwrap().success());
+    }
+
+    /// Starts a node again that was killed; returns when it listens.
+    #[allow(dead_code)] // As above.
+    pub fn restart(&self, node: u32) {
+        let home = self.folder.join(format!("node-{node}"));
+        assert!(Command::new(&self.script).arg("start-node").arg(home).status().unwrap().success());
+    }
+}
+
+/// A broker for one test alone, which wants to break it. It lives as long as the test program.
 #[allow(clippy::zombie_processes)] // It waits for our end, not we for its.
-fn start() -> Option<Broker> {
+pub fn start(name: &str) -> Option<Broker> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/kafka/kafka.sh");
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}", std::process::id()));
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{name}", std::process::id()));
     // Reads until our end of the pipe is closed, which the system does even if we are killed.
     let stopper = Command::new("sh")
         .args(["-c", "cat > /dev/null; exec \"$0\" stop \"$1\""])
@@ -53,5 +72,6 @@ fn start() -> Option<Broker> {
         let text = std::fs::read_to_string(folder.join(file)).unwrap();
         text.trim().split(',').map(str::to_owned).collect()
     };
-    Some(Broker { addresses: addresses("bootstrap"), addresses_sasl: addresses("bootstrap-sasl"), _stopper: stopper })
+    let (addresses, addresses_sasl) = (addresses("bootstrap"), addresses("bootstrap-sasl"));
+    Some(Broker { script, folder, addresses, addresses_sasl, _stopper: stopper })
 }

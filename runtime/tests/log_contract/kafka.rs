@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use runtime::config::Secret;
 use runtime::log::kafka::{Kafka, Sasl, Security, Settings};
-use runtime::log::{Consumer, Log, LogError, Output, ReadLimit, Refused, Store, To, Topic, Txn};
+use runtime::log::{Consumer, Input, Log, LogError, Output, ReadLimit, Refused, Store, To, Topic, Txn};
 
 use super::{PARTITIONS, broker, outputs, texts, to};
 
@@ -136,6 +136,56 @@ async fn positions_outlive_what_kafka_remembers_of_the_group() {
     assert_eq!(log.committed(Consumer::Match, Topic::Records, 0).await.unwrap(), next);
     super::hold(&log, &super::lease(Consumer::Match, 0, "two")).await;
     assert_eq!(log.committed(Consumer::Match, Topic::Records, 0).await.unwrap(), next);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_and_started_again_loses_and_doubles_nothing() {
+    if broker::broker().is_none() {
+        return;
+    }
+    let broker = tokio::task::spawn_blocking(|| broker::start("killed").unwrap()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings("killed").unwrap();
+    let settings = Settings { brokers: broker.addresses.clone(), cache_folder: folder.path().to_owned(), ..settings };
+    let log = open(settings).await.unwrap();
+    let expected: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+    let lease = super::lease(Consumer::Archive, 0, "one");
+    super::hold(&log, &lease).await;
+    let breaking = tokio::task::spawn_blocking(move || {
+        for _ in 0..2 {
+            broker.kill(1);
+            broker.restart(1);
+        }
+        broker
+    });
+    let mut at = 0;
+    while at < expected.len() {
+        // Where it stands is kept with the step, so that it is known also after a step of which nobody knows.
+        let step = Txn {
+            inputs: vec![Input {
+                consumer: Consumer::Archive,
+                topic: Topic::Coverage,
+                partition: 0,
+                from: at as u64,
+                next: at as u64 + 1,
+            }],
+            outputs: vec![to(0, &expected[at])],
+            ..Txn::default()
+        };
+        match log.commit(step).await {
+            Ok(_) => at += 1,
+            Err(error) => {
+                assert!(error.retryable() || error.must_reload(), "{error}");
+                let began = std::time::Instant::now();
+                while !log.acquire(&lease, Duration::from_secs(30)).await.is_ok_and(|held| held) {
+                    assert!(began.elapsed() < 2 * super::PATIENCE, "{error}");
+                }
+                at = log.committed(Consumer::Archive, Topic::Coverage, 0).await.unwrap() as usize;
+            }
+        }
+    }
+    let _broker = breaking.await.unwrap();
+    assert_eq!(texts(&log, Topic::Records, 0).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
