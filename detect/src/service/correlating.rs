@@ -18,8 +18,10 @@ use crate::correlate::Shard;
 use crate::rule::{Rule, RuleSet};
 use crate::shard_key;
 
-/// Most shards held in memory by one partition. Those used longest ago are dropped and read again when needed.
-const SHARDS_MAX: usize = 50_000;
+/// Most shards held in memory by one partition, about 5 kB each, and most members, episodes and sightings in them, about
+/// 500 bytes each: 150 MB at most. Those used longest ago are dropped and read again when needed.
+const SHARDS_MAX: usize = 10_000;
+const ENTRIES_MAX: usize = 200_000;
 
 /// What one step takes when it lags behind. Its rows lie all over the state, so a page of it is written once a step: more
 /// messages a step, fewer pages. At about a kilobyte each, 8 MiB of messages at most.
@@ -68,21 +70,23 @@ impl CorrelateWorker {
     }
 
     fn put_aside(&mut self) {
-        if self.shards.len() > SHARDS_MAX {
-            // Half at once, so that it is not done for every batch.
-            let mut used: Vec<u64> = self.shards.values().map(|held| held.used).collect();
-            let middle = used.len() / 2;
-            let (_, median, _) = used.select_nth_unstable(middle);
-            let median = *median;
-            let metrics = &self.metrics;
-            self.shards.retain(|_, held| {
-                let kept = held.used > median;
-                if !kept {
-                    metrics.engine.window_state_entries.add(-(held.entries as f64));
-                }
-                kept
-            });
+        let held: usize = self.shards.values().map(|held| held.entries).sum();
+        if self.shards.len() <= SHARDS_MAX && held <= ENTRIES_MAX {
+            return;
         }
+        // Half at once, so that it is not done for every batch; never what the last batch used.
+        let mut used: Vec<u64> = self.shards.values().map(|held| held.used).collect();
+        let middle = used.len() / 2;
+        let (_, median, _) = used.select_nth_unstable(middle);
+        let oldest = (*median).min(self.batch.saturating_sub(1));
+        let metrics = &self.metrics;
+        self.shards.retain(|_, held| {
+            let kept = held.used > oldest;
+            if !kept {
+                metrics.engine.window_state_entries.add(-(held.entries as f64));
+            }
+            kept
+        });
     }
 }
 
