@@ -57,7 +57,35 @@ pub struct Items<'d> {
 
 /// The keys and values of an object, each key once.
 #[derive(Clone, Debug)]
-pub struct Members<'d>(Items<'d>);
+pub struct Members<'d> {
+    items: Items<'d>,
+    keys: Filter,
+}
+
+/// Which keys an object may have. Most keys that are looked for are not there, and this says so without a comparison.
+#[derive(Clone, Copy, Debug, Default)]
+struct Filter([u64; 2]);
+
+impl Filter {
+    /// The place of a key: its length and the characters at its ends tell Microsoft's names apart well enough.
+    fn place(key: &str) -> (usize, u64) {
+        let end = |byte: Option<&u8>| byte.copied().map_or(0, usize::from);
+        let bytes = key.as_bytes();
+        let mixed = bytes.len() * 31 + end(bytes.first()) * 7 + end(bytes.last()) * 13 + end(bytes.get(1)) * 3;
+        (mixed >> 6 & 1, 1 << (mixed & 63))
+    }
+
+    fn add(&mut self, key: &str) {
+        let (half, bit) = Filter::place(key);
+        self.0[half] |= bit;
+    }
+
+    /// False is certain.
+    fn may_have(self, key: &str) -> bool {
+        let (half, bit) = Filter::place(key);
+        self.0[half] & bit != 0
+    }
+}
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -77,7 +105,7 @@ enum Kind {
     Number(Number),
     Text(Span),
     Array,
-    Object,
+    Object(Filter),
 }
 
 /// A stretch of the document's text.
@@ -151,7 +179,7 @@ impl<'d> Node<'d> {
             Kind::Number(number) => View::Number(number),
             Kind::Text(span) => View::Text(self.document.text(*span)),
             Kind::Array => View::Array(self.inside(slot)),
-            Kind::Object => View::Object(Members(self.inside(slot))),
+            Kind::Object(keys) => View::Object(Members { items: self.inside(slot), keys: *keys }),
         }
     }
 
@@ -230,9 +258,13 @@ impl<'d> Iterator for Items<'d> {
 
 impl<'d> Members<'d> {
     /// The value under a key.
-    pub fn get(mut self, key: &str) -> Option<Node<'d>> {
-        let document = self.0.document;
-        while let Some((slot, node)) = self.0.next_slot() {
+    pub fn get(&self, key: &str) -> Option<Node<'d>> {
+        if !self.keys.may_have(key) {
+            return None;
+        }
+        let mut items = self.items.clone();
+        let document = items.document;
+        while let Some((slot, node)) = items.next_slot() {
             if (slot.key.end - slot.key.start) as usize == key.len() && document.text(slot.key) == key {
                 return Some(node);
             }
@@ -241,7 +273,7 @@ impl<'d> Members<'d> {
     }
 
     pub fn values(self) -> Items<'d> {
-        self.0
+        self.items
     }
 }
 
@@ -249,8 +281,8 @@ impl<'d> Iterator for Members<'d> {
     type Item = (&'d str, Node<'d>);
 
     fn next(&mut self) -> Option<(&'d str, Node<'d>)> {
-        let document = self.0.document;
-        self.0.next_slot().map(|(slot, node)| (document.text(slot.key), node))
+        let document = self.items.document;
+        self.items.next_slot().map(|(slot, node)| (document.text(slot.key), node))
     }
 }
 
@@ -319,7 +351,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let at = self.document.put(self.key, Kind::Object);
+        let at = self.document.put(self.key, Kind::Object(Filter::default()));
         let mut keys = Keys::default();
         while let Some(key) = entries.next_key_seed(Key { document: self.document })? {
             let member = self.document.slots.len();
@@ -334,6 +366,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
                 return Err(A::Error::custom("an object with too many keys"));
             }
             entries.next_value_seed(Reader { document: self.document, key })?;
+        }
+        if let Some(slot) = self.document.slots.get_mut(at) {
+            slot.kind = Kind::Object(keys.filter);
         }
         self.document.close(at).ok_or_else(too_long)
     }
@@ -368,6 +403,7 @@ impl Visitor<'_> for Key<'_> {
 #[derive(Default)]
 struct Keys {
     count: usize,
+    filter: Filter,
     hashed: HashMap<String, usize>,
 }
 
@@ -376,14 +412,15 @@ impl Keys {
     fn add(&mut self, document: &Document, object: usize, key: Span, member: usize) -> Option<usize> {
         self.count += 1;
         let name = document.text(key);
+        let known = self.filter;
+        self.filter.add(name);
+        // The object is still open: its end is not known yet, but all that follows it is inside it.
+        let mut items = Items { document, at: object + 1, end: document.slots.len() };
         if self.count <= COMPARED_KEYS_MAX {
-            // The object is still open: its end is not known yet, but all that follows it is inside it.
-            let inside = Items { document, at: object + 1, end: document.slots.len() };
-            return Members(inside).get(name).map(|node| node.at);
+            return Members { items, keys: known }.get(name).map(|node| node.at);
         }
         if self.hashed.is_empty() {
-            let mut inside = Items { document, at: object + 1, end: document.slots.len() };
-            while let Some((slot, node)) = inside.next_slot() {
+            while let Some((slot, node)) = items.next_slot() {
                 self.hashed.insert(document.text(slot.key).to_owned(), node.at);
             }
         }

@@ -194,7 +194,7 @@ fn select<'a>(node: Node<'a>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool
     match node.view() {
         View::Object(members) => {
             for taken in (1..=rest.len()).rev() {
-                if let Some(found) = members.clone().get(rest.key(taken)) {
+                if let Some(found) = members.get(rest.key(taken)) {
                     return select(found, rest.after(taken), out);
                 }
             }

@@ -37,7 +37,7 @@ use feed::{Batch, News};
 use standing::Standing;
 
 /// Data files written at once. Compressing them is what a flush's time goes to.
-const FILES_AT_ONCE: usize = 4;
+const FILES_AT_ONCE: usize = 2;
 
 /// How long the lease is held without renewal.
 const LEASE_HOLD: Duration = Duration::from_secs(20);
@@ -53,13 +53,14 @@ const RETRY_WAIT: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// Rows wait at most so long. Each flush makes a file a tenant and day, so shorter means more and smaller files.
     pub flush_interval: Duration,
-    /// Or until so many bytes of raw records are held. Memory is about three times this.
+    /// Or until so many bytes of raw records are held. Memory is about three times this: columns that have grown, and
+    /// the file being written.
     pub flush_bytes: usize,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { flush_interval: Duration::from_secs(30), flush_bytes: 128 * 1024 * 1024 }
+        Settings { flush_interval: Duration::from_secs(30), flush_bytes: 64 * 1024 * 1024 }
     }
 }
 

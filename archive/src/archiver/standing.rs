@@ -63,3 +63,48 @@ impl Standing {
         findings.values().map(finding_row).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use chrono::Utc;
+    use object_store::{ObjectStoreExt, PutPayload};
+
+    use super::*;
+    use crate::delta::{Add, Changes};
+    use crate::rows::Rows;
+    use crate::store::Store;
+    use crate::table::{Cell, FINDINGS, Row, text};
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_is_an_error_and_not_a_finding_less() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut delta = DeltaTable::open(Store::folder(folder.path()).unwrap(), &FINDINGS).await.unwrap();
+        let columns = FINDINGS.columns();
+        let row: Row<'_> = columns
+            .iter()
+            .map(|column| match column.name {
+                "tenant" => text("t1"),
+                FINDING_COLUMN => text("{\"half\":"),
+                _ => Cell::Null,
+            })
+            .collect();
+        let mut rows = Rows::new(&FINDINGS);
+        rows.push(&row, 0);
+        let (_, rows) = rows.into_partitions().next().unwrap();
+        let written = crate::file::write(&FINDINGS, rows).unwrap();
+        let add = Add {
+            path: "tenant=t1/a.parquet".into(),
+            partition_values: BTreeMap::from([("tenant".to_owned(), Some("t1".to_owned()))]),
+            size: written.bytes.len() as u64,
+            modification_time: 0,
+            data_change: true,
+            stats: None,
+            tags: None,
+        };
+        delta.store().objects().put(&delta.location(&add.path), PutPayload::from(written.bytes)).await.unwrap();
+        delta.commit(Changes { add: vec![add], ..Changes::default() }, Utc::now()).await.unwrap();
+        assert!(Standing::load(&delta).await.is_err());
+    }
+}

@@ -1,7 +1,8 @@
 //! Answers as text: what `harrier sql --format` prints.
 //!
-//! Event values are written by attackers. In a table control characters are shown escaped, so that no value can move
-//! the cursor or change colours; in CSV a cell that a spreadsheet would run as a formula begins with `'`.
+//! Event values are written by attackers. In tables and CSV control characters are shown escaped (JSON does so by
+//! itself), so that no value can move the cursor or change colours; in CSV a cell that a spreadsheet would run as a
+//! formula begins with `'`. Parquet has the values as they are.
 
 use std::io::{self, Write};
 
@@ -155,7 +156,7 @@ fn cut(text: &str, width: usize) -> String {
     kept
 }
 
-/// Every column as text; lists joined, formulas disarmed.
+/// Every column as text; lists joined, control characters escaped, formulas disarmed.
 fn as_safe_text(batch: &RecordBatch) -> io::Result<RecordBatch> {
     let options = FormatOptions::default().with_null("");
     let mut columns: Vec<arrow::array::ArrayRef> = Vec::new();
@@ -171,6 +172,7 @@ fn as_safe_text(batch: &RecordBatch) -> io::Result<RecordBatch> {
                 formatter.value(row).to_string()
             };
             let acts = is_text && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+            let text = if is_text { escaped(&text) } else { text };
             Some(if acts { format!("'{text}") } else { text })
         });
         columns.push(std::sync::Arc::new(texts.collect::<arrow::array::StringArray>()));

@@ -43,11 +43,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::finding::Finding;
 use schemas::message::{Match, Observation};
 
+#[cfg(test)]
+pub(crate) use self::state::member_row;
+pub(crate) use self::state::row_day;
 pub use self::state::{DamagedState, DamagedStateKind};
 
 use self::episode::Verdict;
 use self::finding::Context;
-use self::state::{About, Group, GroupId, Member, MemberKey, Rows, Sightings, fold, group_id, value_hash};
+use self::state::{About, Group, GroupId, Groups, Member, MemberKey, Rows, Sightings, fold, group_id, value_hash};
 use self::summary::Told;
 use self::triggers::{Learnt, Triggers};
 use self::window::Span;
@@ -60,7 +63,7 @@ pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
 /// All state of one (tenant, rule, shard). It serves one meaning of a rule: another meaning needs a shard of its own.
 #[derive(Clone, Debug)]
 pub struct Shard {
-    groups: BTreeMap<GroupId, Group>,
+    groups: Groups,
     sightings: Sightings,
     /// Derived; kept by `new_value` and `outside`.
     triggers: Triggers,
@@ -180,7 +183,7 @@ impl Shard {
             let group = self.groups.entry(id).or_insert_with(|| {
                 let about = About { tenant: matched.tenant.clone(), key: matched.group.clone(), limited: false };
                 rows.group(id, &about);
-                Group::new(about)
+                Box::new(Group::new(about))
             });
             let key = MemberKey::of(matched);
             let full = group.members.len() >= self.members_max;
@@ -193,7 +196,7 @@ impl Shard {
                 }
                 continue;
             }
-            let member = place.insert(Member::of(matched));
+            let member = place.insert(Box::new(Member::of(matched)));
             rows.member(id, key, member);
             if looks_at_sightings(rule) {
                 self.triggers.insert(id, key, member);

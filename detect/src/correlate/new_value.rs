@@ -14,17 +14,17 @@ use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 
 use super::episode::Verdict;
 use super::finding::Context;
-use super::state::{Group, GroupId, Member, MemberKey, Sightings};
+use super::state::{GroupId, Groups, Member, MemberKey, Sightings};
 use super::triggers::{self, Judgement, Learnt, Triggers, unseen};
 use super::window::Span;
 use crate::rule::model::NewValue;
 
-pub(super) fn prepare(groups: &mut BTreeMap<GroupId, Group>, sightings: &Sightings, rule: &NewValue) {
+pub(super) fn prepare(groups: &mut Groups, sightings: &Sightings, rule: &NewValue) {
     triggers::prepare(groups, |key, member| judgement(sightings, rule, key, member));
 }
 
 pub(super) fn judge(
-    groups: &mut BTreeMap<GroupId, Group>,
+    groups: &mut Groups,
     (sightings, triggers): (&Sightings, &Triggers),
     rule: &NewValue,
     arrivals: &BTreeMap<GroupId, Vec<MemberKey>>,

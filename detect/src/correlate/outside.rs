@@ -11,16 +11,16 @@ use chrono::{DateTime, Utc};
 
 use super::episode::Verdict;
 use super::finding::Context;
-use super::state::{Group, GroupId, Member, MemberKey, Sightings};
+use super::state::{GroupId, Groups, Member, MemberKey, Sightings};
 use super::triggers::{self, Judgement, Learnt, Triggers, unseen};
 use super::window::Span;
 
-pub(super) fn prepare(groups: &mut BTreeMap<GroupId, Group>, sightings: &Sightings) {
+pub(super) fn prepare(groups: &mut Groups, sightings: &Sightings) {
     triggers::prepare(groups, |_, member| judgement(sightings, member));
 }
 
 pub(super) fn judge(
-    groups: &mut BTreeMap<GroupId, Group>,
+    groups: &mut Groups,
     (sightings, triggers): (&Sightings, &Triggers),
     arrivals: &BTreeMap<GroupId, Vec<MemberKey>>,
     learnt: &Learnt,

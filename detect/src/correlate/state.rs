@@ -122,7 +122,11 @@ pub(super) fn value_hash(folded: &str) -> u128 {
     key_hash(&["value", folded])
 }
 
-pub(super) type Members = BTreeMap<MemberKey, Member>;
+/// Members in event-time order. Boxed, as groups are: a tree keeps room for eleven entries even where there is one, and most windows hold a few.
+pub(super) type Members = BTreeMap<MemberKey, Box<Member>>;
+
+/// The groups of a shard; mostly one.
+pub(super) type Groups = BTreeMap<GroupId, Box<Group>>;
 
 /// Where a finding stands. Kept for ever, also when it no longer stands: a revision is never given twice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -203,10 +207,7 @@ pub(super) struct Rows(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 
 impl Rows {
     pub fn member(&mut self, group: GroupId, key: MemberKey, member: &Member) {
-        let mut row = prefixed(b'm', &group.to_be_bytes());
-        push_time(&mut row, key.time);
-        row.extend_from_slice(&key.tie.to_be_bytes());
-        self.0.insert(row, Some(encode(member)));
+        self.0.insert(member_row(group, key.time, key.tie), Some(encode(member)));
     }
 
     pub fn group(&mut self, group: GroupId, about: &About) {
@@ -257,7 +258,7 @@ pub enum DamagedStateKind {
 /// The facts of one shard as loaded.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    pub groups: BTreeMap<GroupId, Group>,
+    pub groups: Groups,
     pub sightings: Sightings,
 }
 
@@ -275,7 +276,7 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
         let unreadable = |error: serde_json::Error| damaged(error.into());
         match row {
             Key::Group(group) => {
-                facts.groups.insert(group, Group::new(serde_json::from_slice(value).map_err(unreadable)?));
+                facts.groups.insert(group, Box::new(Group::new(serde_json::from_slice(value).map_err(unreadable)?)));
             }
             Key::Member(group, key) => {
                 let member = serde_json::from_slice(value).map_err(unreadable)?;
@@ -299,6 +300,23 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
         facts.groups.get_mut(&group).ok_or_else(|| orphan(group))?.records = records;
     }
     Ok(facts)
+}
+
+/// The event day that a row is about; none for rows about the shard as a whole.
+pub(crate) fn row_day(row: &[u8]) -> Option<NaiveDate> {
+    match Key::parse(row)? {
+        Key::Member(_, key) => Some(key.time.date_naive()),
+        Key::Sighting(_, day) => Some(day),
+        Key::Group(_) | Key::Record(..) => None,
+    }
+}
+
+/// The key of a member's row.
+pub(crate) fn member_row(group: GroupId, time: DateTime<Utc>, tie: u128) -> Vec<u8> {
+    let mut row = prefixed(b'm', &group.to_be_bytes());
+    push_time(&mut row, time);
+    row.extend_from_slice(&tie.to_be_bytes());
+    row
 }
 
 enum Key<'a> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::episode::Verdict;
-use super::state::{Group, GroupId, Member, MemberKey, Sightings, value_hash};
+use super::state::{GroupId, Groups, Member, MemberKey, Sightings, value_hash};
 use super::window::Span;
 
 /// Which matches look at a value: (value, match, group), in that order, so that those of a stretch of days are one range.
@@ -32,7 +32,7 @@ impl Triggers {
 pub(super) type Judgement = Option<Vec<Box<str>>>;
 
 /// Judges every match of a shard: after a load.
-pub(super) fn prepare(groups: &mut BTreeMap<GroupId, Group>, judge: impl Fn(&MemberKey, &Member) -> Judgement) {
+pub(super) fn prepare(groups: &mut Groups, judge: impl Fn(&MemberKey, &Member) -> Judgement) {
     for (key, member) in groups.values_mut().flat_map(|group| &mut group.members) {
         let judgement = judge(key, member);
         member.stands = judgement.is_some();
@@ -42,7 +42,7 @@ pub(super) fn prepare(groups: &mut BTreeMap<GroupId, Group>, judge: impl Fn(&Mem
 
 /// Judges the given matches again and says what that changes.
 pub(super) fn judge(
-    groups: &mut BTreeMap<GroupId, Group>,
+    groups: &mut Groups,
     arrivals: &BTreeMap<GroupId, Vec<MemberKey>>,
     again: BTreeSet<(GroupId, MemberKey)>,
     judge: impl Fn(&MemberKey, &Member) -> Judgement,

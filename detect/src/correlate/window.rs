@@ -42,7 +42,7 @@ pub(super) fn earlier(time: DateTime<Utc>, delta: TimeDelta) -> DateTime<Utc> {
 pub(super) fn within(members: &Members, span: Span) -> impl DoubleEndedIterator<Item = (&MemberKey, &Member)> {
     // A range from later to earlier would panic; such a span holds nothing.
     let end = if span.start <= span.end { MemberKey::last_at(span.end) } else { MemberKey::first_at(span.start) };
-    members.range(MemberKey::first_at(span.start)..=end)
+    members.range(MemberKey::first_at(span.start)..=end).map(|(key, member)| (key, &**member))
 }
 
 /// Where the anchors lie whose windows hold a new member. `fresh` is in order; so is the result.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtime::clock::Clock;
-use runtime::log::{Consumer, Input, Log, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
+use runtime::log::{Consumer, Input, Log, Output, ReadLimit, To, Topic, Txn};
 use runtime::metrics::Metrics;
 use schemas::Finding;
 use schemas::envelope::Heartbeat;
@@ -13,13 +13,17 @@ use schemas::json::key_hash;
 use schemas::message::{FindingMessage, Match, MatchMessage, Observation};
 
 use super::Error;
+use super::layout::{Found, Layout};
 use super::partitions::Worker;
 use crate::correlate::Shard;
 use crate::rule::{Rule, RuleSet};
 use crate::shard_key;
 
-/// Most shards held in memory by one partition. Those used longest ago are dropped and read again when needed.
-const SHARDS_MAX: usize = 50_000;
+/// Most shards held in memory by one partition, about 1.5 kB each, and most members, episodes and sightings in them,
+/// about 500 bytes each. Those used longest ago are dropped and read again when needed, which costs a search on every
+/// day since the shard's first: there is room for the users of a large tenant beside the sessions that never come back.
+const SHARDS_MAX: usize = 30_000;
+const ENTRIES_MAX: usize = 400_000;
 
 /// What one step takes when it lags behind. Its rows lie all over the state, so a page of it is written once a step: more
 /// messages a step, fewer pages. At about a kilobyte each, 8 MiB of messages at most.
@@ -32,11 +36,15 @@ pub(super) struct CorrelateWorker {
     /// For a metric only; nothing that decides a finding looks at it.
     clock: Clock,
     shards: HashMap<u128, Held>,
+    /// None until the first step.
+    layout: Option<Layout>,
     batch: u64,
 }
 
 struct Held {
     shard: Shard,
+    /// The first day of which it has rows.
+    first_day: Option<u16>,
     used: u64,
     /// What it adds to the gauge of entries held.
     entries: usize,
@@ -52,37 +60,42 @@ struct News {
 impl CorrelateWorker {
     pub(super) fn new(partition: u32, rules: &RuleSet, metrics: Arc<Metrics>, clock: Clock) -> CorrelateWorker {
         let rules = rules.rules().iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
-        CorrelateWorker { partition, rules, metrics, clock, shards: HashMap::new(), batch: 0 }
+        CorrelateWorker { partition, rules, metrics, clock, shards: HashMap::new(), layout: None, batch: 0 }
     }
 
     /// Sees to it that these shards are in memory. All that are missing are read at once.
     async fn load(&mut self, log: &dyn Log, keys: impl Iterator<Item = u128>) -> Result<(), Error> {
         let missing: Vec<u128> = keys.filter(|key| !self.shards.contains_key(key)).collect();
-        let prefixes = missing.iter().map(|key| key.to_be_bytes().to_vec()).collect();
-        let found = log.scan_each(Store::Correlate, self.partition, prefixes).await?;
-        for (key, rows) in missing.into_iter().zip(found) {
-            let rows = rows.into_iter().map(|(row, value)| (row[size_of::<u128>()..].to_vec(), value));
-            self.shards.insert(key, Held { shard: Shard::load(rows)?, used: 0, entries: 0 });
+        let layout = match self.layout.take() {
+            Some(layout) => layout,
+            None => Layout::load(log, self.partition).await?,
+        };
+        let found = layout.read(log, self.partition, &missing).await?;
+        self.layout = Some(layout);
+        for (key, Found { rows, first_day }) in missing.into_iter().zip(found) {
+            self.shards.insert(key, Held { shard: Shard::load(rows)?, first_day, used: 0, entries: 0 });
         }
         Ok(())
     }
 
     fn put_aside(&mut self) {
-        if self.shards.len() > SHARDS_MAX {
-            // Half at once, so that it is not done for every batch.
-            let mut used: Vec<u64> = self.shards.values().map(|held| held.used).collect();
-            let middle = used.len() / 2;
-            let (_, median, _) = used.select_nth_unstable(middle);
-            let median = *median;
-            let metrics = &self.metrics;
-            self.shards.retain(|_, held| {
-                let kept = held.used > median;
-                if !kept {
-                    metrics.engine.window_state_entries.add(-(held.entries as f64));
-                }
-                kept
-            });
+        let held: usize = self.shards.values().map(|held| held.entries).sum();
+        if self.shards.len() <= SHARDS_MAX && held <= ENTRIES_MAX {
+            return;
         }
+        // A quarter at once, so that it is not done for every batch; never what the last batch used.
+        let mut used: Vec<u64> = self.shards.values().map(|held| held.used).collect();
+        let quarter = used.len() / 4;
+        let (_, oldest, _) = used.select_nth_unstable(quarter);
+        let oldest = (*oldest).min(self.batch.saturating_sub(1));
+        let metrics = &self.metrics;
+        self.shards.retain(|_, held| {
+            let kept = held.used > oldest;
+            if !kept {
+                metrics.engine.window_state_entries.add(-(held.entries as f64));
+            }
+            kept
+        });
     }
 }
 
@@ -123,6 +136,7 @@ impl Worker for CorrelateWorker {
         self.load(log, news.keys().map(|(_, key)| *key)).await?;
         let mut txn = Txn::default();
         let (batch, partition) = (self.batch, self.partition);
+        let layout = self.layout.get_or_insert_default();
         for ((rule_id, key), news) in news {
             let (Some(rule), Some(held)) = (self.rules.get(&rule_id), self.shards.get_mut(&key)) else { continue };
             held.used = batch;
@@ -133,12 +147,9 @@ impl Worker for CorrelateWorker {
             if change.limited > 0 {
                 self.metrics.engine.limits_reached.with(["group_members"]).add(change.limited);
             }
-            for (row, value) in change.rows {
-                let key = [&key.to_be_bytes()[..], &row].concat();
-                txn.state.push(StateChange { store: Store::Correlate, partition, key, value });
-            }
+            layout.write(partition, key, &mut held.first_day, change.rows, &mut txn.state);
             for finding in change.findings {
-                self.delay(&finding);
+                delay(&self.metrics, &self.clock, &finding);
                 if finding.revision == 1 {
                     self.metrics.findings.created.with([&finding.rule.id, finding.rule.level.as_str()]).inc();
                 }
@@ -166,15 +177,13 @@ impl Worker for CorrelateWorker {
     }
 }
 
-impl CorrelateWorker {
-    /// From the receipt of the record that caused a revision until now. Imports are not counted: nobody waits for them.
-    fn delay(&self, finding: &Finding) {
-        let delay = self.clock.now() - finding.updated;
-        if finding.notify
-            && let Ok(delay) = delay.to_std()
-        {
-            self.metrics.findings.detection_delay.observe(delay);
-        }
+/// From the receipt of the record that caused a revision until now. Imports are not counted: nobody waits for them.
+fn delay(metrics: &Metrics, clock: &Clock, finding: &Finding) {
+    let delay = clock.now() - finding.updated;
+    if finding.notify
+        && let Ok(delay) = delay.to_std()
+    {
+        metrics.findings.detection_delay.observe(delay);
     }
 }
 

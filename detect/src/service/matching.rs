@@ -276,3 +276,74 @@ fn dead_letter(received: Received, reason: &NotARecord) -> DeadLetter {
         whole: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::{RuleSet, Source, Tuning};
+    use runtime::log::LogError;
+    use runtime::log::embedded::Embedded;
+    use schemas::envelope::Origin;
+
+    const RULES: &str = r#"
+title: Base
+id: base
+logsource: {product: m365}
+detection: {s: {Operation: x}, condition: s}
+---
+title: New
+id: new
+correlation: {type: x_new_value, rules: [base], group-by: [user_id]}
+x-field: client_ip
+"#;
+
+    fn worker(sighted: &Arc<Sighted>) -> MatchWorker {
+        let source = Source { file: "t.yml".into(), text: RULES.into() };
+        let rules = RuleSet::load(vec![source], &Tuning::default()).unwrap_or_else(|errors| panic!("{errors}"));
+        let matcher = Matcher::new(rules, BTreeMap::new());
+        MatchWorker::new(0, Arc::new(matcher), sighted.clone(), Metrics::new("test"))
+    }
+
+    fn record(number: u32) -> Output {
+        let origin = Origin {
+            tenant: "t1".parse().unwrap(),
+            source: "import".into(),
+            content_type: String::new(),
+            blob_id: String::new(),
+            received: "2026-11-22T10:00:00Z".parse().unwrap(),
+            notify: true,
+        };
+        let bytes = format!(
+            r#"{{"Id":"{number}","CreationTime":"2026-11-22T09:00:00","Operation":"x","UserId":"a@b.example","ClientIP":"192.0.2.7"}}"#
+        );
+        let value = Envelope::Record(Received { origin, bytes: bytes.into_bytes() }).encode();
+        Output { topic: Topic::Records, to: To::Partition(0), value }
+    }
+
+    async fn observations(log: &dyn Log) -> usize {
+        let messages = log.read(Topic::Matches, 0, 0, ReadLimit::default()).await.unwrap();
+        let messages = messages.iter().map(|message| MatchMessage::decode(&message.value).unwrap());
+        messages.filter(|message| matches!(message, MatchMessage::Observation(_))).count()
+    }
+
+    #[tokio::test]
+    async fn an_observation_is_said_once_and_a_refused_step_has_said_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Embedded::open(&folder.path().join("log.sqlite"), 1).unwrap();
+        let put = |outputs| log.commit(Txn { outputs, ..Txn::default() });
+        put(vec![record(1), record(2)]).await.unwrap();
+
+        let sighted = Arc::new(Sighted::default());
+        // It read from 1, but the log knows that nothing has been consumed yet.
+        let refused = worker(&sighted).step(&log, 1).await;
+        assert!(matches!(refused, Err(Error::Log(LogError::Moved { .. }))));
+        assert_eq!(observations(&log).await, 0);
+
+        let mut worker = worker(&sighted);
+        assert_eq!(worker.step(&log, 0).await.unwrap(), Some(2));
+        assert_eq!(observations(&log).await, 1, "of two records that say the same");
+        put(vec![record(3)]).await.unwrap();
+        assert_eq!(worker.step(&log, 2).await.unwrap(), Some(3));
+        assert_eq!(observations(&log).await, 1, "what is committed is not said again");
+    }
+}

@@ -5,6 +5,7 @@
 //! a step is refused or fails, the copy is dropped and made again from the log.
 
 mod correlating;
+mod layout;
 mod matching;
 mod partitions;
 mod sighted;

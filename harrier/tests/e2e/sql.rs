@@ -150,7 +150,8 @@ fn what_an_attacker_writes_does_not_act_on_the_reader() {
     assert!(table.contains(r"\x1b[2J") && table.contains(r"\u{202e}gpj.exe") && table.contains(r"a\r\nb"), "{table}");
 
     let csv = harrier.run(["sql", "--format", "csv", query]).stdout;
-    for formula in ["=HYPERLINK", "+1+1", "-1+1", "@SUM(1)", "\t=1"] {
+    assert!(!csv.contains(|c: char| c != '\n' && c.is_control() || c == '\u{202e}'), "{csv:?}");
+    for formula in ["=HYPERLINK", "+1+1", "-1+1", "@SUM(1)", "\\t=1"] {
         let at = csv.find(formula).unwrap_or_else(|| panic!("{formula:?} in {csv:?}"));
         assert_eq!(csv[..at].chars().last(), Some('\''), "{formula:?} in {csv:?}");
     }
