@@ -23,7 +23,7 @@ use super::{
     Topic, Txn, Unusable, partition_of,
 };
 
-const FORMAT: &str = "harrier-log/1";
+const FORMAT: &str = "harrier-log/2";
 
 /// Partitions of a new log. More than the cores of one host gains nothing, and every partition costs a lease, a worker
 /// and a share of each flush.
