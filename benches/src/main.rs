@@ -4,6 +4,7 @@
 //! machine and its spread.
 
 mod import;
+mod kafka;
 mod stage;
 
 use std::io::{BufWriter, Write};
@@ -46,6 +47,22 @@ enum What {
         records: usize,
         file: PathBuf,
     },
+    /// Detectors on a real Kafka, one and several, and librdkafka alone on the same broker.
+    KafkaDetect {
+        #[arg(long, default_value = "target/release/harrier")]
+        harrier: PathBuf,
+        /// How many detectors, round by round.
+        #[arg(long, value_delimiter = ',', default_value = "1,3,1,3")]
+        detectors: Vec<u32>,
+        #[arg(long, default_value_t = 100_000)]
+        records: usize,
+        file: PathBuf,
+    },
+    /// How long a start takes with much state, on both backends.
+    Restore {
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: usize,
+    },
     /// Archiving records that are in the log already.
     Archive {
         #[arg(long, default_value_t = 3)]
@@ -59,6 +76,8 @@ fn main() -> anyhow::Result<()> {
         What::Generate { records, users, seed, file } => generate(records, users, seed, &file),
         What::Import { harrier, rounds, file } => import::run(&harrier, rounds, &file),
         What::Match { rounds, records, file } => stage::matching(rounds, records, &file),
+        What::KafkaDetect { harrier, detectors, records, file } => kafka::detect(&harrier, &detectors, records, &file),
+        What::Restore { rows } => kafka::restore(rows),
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
     }
 }
