@@ -233,7 +233,7 @@ fn limit(broker: &Broker, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
     while read < messages.len() {
         if let Some(Ok(message)) = consumer.poll(Duration::from_secs(1)) {
             read += 1;
-            bytes += message.payload_len();
+            bytes += message.payload().map_or(0, <[u8]>::len);
         }
         anyhow::ensure!(began.elapsed() < Duration::from_secs(120), "only {read} messages came");
     }
@@ -245,6 +245,9 @@ fn limit(broker: &Broker, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// Opens a log once more.
+type Open<'a> = dyn Fn() -> anyhow::Result<Box<dyn Log>> + 'a;
 
 /// From opening the log to the first step of a consumer whose state has so many rows, on both backends.
 pub fn restore(rows: usize) -> anyhow::Result<()> {
@@ -259,8 +262,7 @@ pub fn restore(rows: usize) -> anyhow::Result<()> {
         let kafka = || -> anyhow::Result<Box<dyn Log>> {
             Ok(Box::new(broker.open(store.name(), &folder.path().join("cache"))?))
         };
-        let backends: [(&str, &dyn Fn() -> anyhow::Result<Box<dyn Log>>); 2] =
-            [("embedded", &embedded), ("kafka", &kafka)];
+        let backends: [(&str, &Open<'_>); 2] = [("embedded", &embedded), ("kafka", &kafka)];
         for (name, open) in backends {
             executor.block_on(write_state(&*open()?, store, consumer, topic, rows))?;
             let began = Instant::now();
