@@ -3,6 +3,7 @@
 //! Each prints one line for each round, so that the spread can be seen. A number is only worth its command, its data, its
 //! machine and its spread.
 
+mod faults;
 mod import;
 mod stage;
 
@@ -52,6 +53,8 @@ enum What {
         rounds: u32,
         file: PathBuf,
     },
+    /// The whole pipeline, broken on purpose; what is lost, doubled or wrong afterwards.
+    Faults(faults::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         What::Import { harrier, rounds, file } => import::run(&harrier, rounds, &file),
         What::Match { rounds, records, file } => stage::matching(rounds, records, &file),
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
+        What::Faults(arguments) => faults::run(&arguments),
     }
 }
 
