@@ -48,26 +48,37 @@ fn halves_setup(_: Backend, kills: u32) -> Setup {
     Setup { played: Duration::from_secs(6) * kills, ..Setup::default() }
 }
 
-/// Kills pollers and detectors between the halves of a step.
+/// Kills pollers and detectors between the halves of a step, each whenever it comes there.
 fn between_halves(play: &mut Play) -> anyhow::Result<()> {
+    let hurt: Vec<usize> = play.of("ingest").into_iter().chain(play.of("detect")).collect();
     play.start_all()?;
-    while play.done < play.kills {
-        let hurt: Vec<usize> = play.of("ingest").into_iter().chain(play.of("detect")).collect();
-        let Some(&index) = play.dice.one_of(&hurt) else { return Ok(()) };
-        let failpoint = format!("log_half_committed:{}", 1 + play.dice.below(3));
-        play.cast[index].kill();
-        play.start(index, Some(&failpoint))?;
-        let killed = play.until(Duration::from_secs(20), |play| Ok(!play.cast[index].lives()))?;
-        play.tell(format_args!("{} killed at {failpoint}: {killed}", play.cast[index].name));
-        play.cast[index].kill();
-        play.done += 1;
-        play.start(index, None)?;
-        if play.is_served() {
-            // Nothing more comes that could be hurt.
-            return Ok(());
+    for &index in &hurt {
+        arm(play, index)?;
+    }
+    play.until(COMES_WITHIN * play.kills, |play| {
+        for &index in &hurt {
+            if play.done < play.kills && !play.cast[index].lives() {
+                play.done += 1;
+                play.tell(format_args!("{} killed between the halves of a step", play.cast[index].name));
+                arm(play, index)?;
+            }
         }
+        Ok(play.done >= play.kills)
+    })?;
+    for &index in &hurt {
+        play.cast[index].kill();
+        play.start(index, None)?;
     }
     Ok(())
+}
+
+/// How long somebody may take to come between two halves.
+const COMES_WITHIN: Duration = Duration::from_secs(20);
+
+fn arm(play: &mut Play, index: usize) -> anyhow::Result<()> {
+    let failpoint = format!("log_half_committed:{}", 1 + play.dice.below(4));
+    play.cast[index].kill();
+    play.start(index, Some(&failpoint))
 }
 
 /// Lets a detector commit after its successor has read the state and before it has read the offsets.

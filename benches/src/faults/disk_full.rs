@@ -12,11 +12,7 @@ use super::{Backend, Fault, Skipped};
 pub const FAULT: Fault = Fault {
     name: "disk-full",
     backends: &[Backend::Embedded, Backend::Kafka],
-    setup: |_, kills| Setup {
-        disk_mebibytes: Some(400),
-        played: Duration::from_secs(18) * kills,
-        ..Setup::default()
-    },
+    setup: |_, kills| Setup { disk_mebibytes: Some(400), played: Duration::from_secs(18) * kills, ..Setup::default() },
     play,
 };
 

@@ -25,8 +25,7 @@ impl Network {
         // Names of interfaces have at most fifteen letters.
         let (cable, far) = (format!("fh{number}"), format!("ff{number}"));
         let ip = |arguments: &[&str]| run(Command::new("ip").args(arguments));
-        ip(&["netns", "add", &name])
-            .map_err(|error| Skipped(format!("no network namespace can be made: {error}")))?;
+        ip(&["netns", "add", &name]).map_err(|error| Skipped(format!("no network namespace can be made: {error}")))?;
         group.at_the_end(&format!("ip netns del {name}"))?;
         ip(&["link", "add", &cable, "type", "veth", "peer", "name", &far, "netns", &name])
             .map_err(|error| Skipped(format!("no virtual cable can be made: {error}")))?;

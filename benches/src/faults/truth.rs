@@ -171,8 +171,7 @@ mod tests {
         let mut wrong = archived(&[("a", 1), ("c", 3), ("d", 1)], &["g", "h"]);
         wrong.dead_letters = 2;
         wrong.standing.entry("g".to_owned()).and_modify(|(_, evidence)| evidence.clear());
-        let expected =
-            Difference { lost: 1, doubled: 3, findings_missing: 2, findings_extra: 2, dead_letters: 2 };
+        let expected = Difference { lost: 1, doubled: 3, findings_missing: 2, findings_extra: 2, dead_letters: 2 };
         assert_eq!(Difference::between(&truth, &wrong), expected);
     }
 }

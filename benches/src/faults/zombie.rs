@@ -52,7 +52,8 @@ fn play(play: &mut Play) -> anyhow::Result<()> {
             // Inside a commit of the embedded log nobody may sleep: the file is locked, and all wait for its end.
             _ => before_commit,
         };
-        let at_place = play.dice.below(2) == 0 && (play.backend == Backend::Kafka || play.cast[index].role == "archive");
+        let at_place =
+            play.dice.below(2) == 0 && (play.backend == Backend::Kafka || play.cast[index].role == "archive");
         let times = 1 + play.dice.below(3);
         play.done += 1;
         if at_place && sleeps_at(play, index, &format!("{place}:{times}"), time)? {
