@@ -29,7 +29,7 @@ const PARTITIONS: u32 = 4;
 pub const SESSION: Duration = Duration::from_secs(3);
 
 /// How long all records may take to arrive once nothing is broken any more.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(240);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(400);
 
 /// Nothing has changed for so long: nothing will. Longer than leases, sessions and transactions last.
 const QUIET: Duration = Duration::from_secs(45);
@@ -297,16 +297,7 @@ min_level = "low"
     /// Lets everything come to rest, ends it, and compares.
     pub fn end(mut self) -> anyhow::Result<Outcome> {
         let records = self.tenant.fake.world().records.len();
-        let mut looked = Instant::now();
-        let arrived = self.until(SETTLE_TIME_MAX, |play| {
-            if !play.is_served() || looked.elapsed() < LOOK_INTERVAL {
-                return Ok(false);
-            }
-            looked = Instant::now();
-            let count = play.reader.number(&play.group, &play.archive, "SELECT count(*) FROM events");
-            // A table that is not there yet has no rows.
-            Ok(count.unwrap_or(0) >= records as u64)
-        })?;
+        let arrived = self.await_records(records as u64)?;
         self.tell(format_args!("all records are in the archive: {arrived}"));
         let truth = self.reader.truth(&self.group, self.tenant.fake.world(), &self.options)?;
         self.await_rest(&truth)?;
@@ -331,6 +322,29 @@ min_level = "low"
             ended_by_themselves: self.cast.iter().map(|actor| actor.ended_by_itself).sum(),
             seconds: self.began.elapsed().as_secs(),
         })
+    }
+
+    /// Until every record has a row, or nothing comes any more. Whether every record has.
+    fn await_records(&mut self, records: u64) -> anyhow::Result<bool> {
+        let query = "SELECT count(*) FROM events";
+        let (began, mut changed, mut before) = (Instant::now(), Instant::now(), (0, 0));
+        while began.elapsed() < SETTLE_TIME_MAX {
+            // A table that is not there yet has no rows.
+            let rows = self.reader.number(&self.group, &self.archive, query).unwrap_or(0);
+            let now = (self.blobs_fetched(), rows);
+            if self.is_served() && rows >= records {
+                return Ok(true);
+            }
+            if now != before {
+                (changed, before) = (Instant::now(), now);
+            }
+            // A blob that could not be fetched is tried again after minutes at most.
+            if self.is_served() && changed.elapsed() > QUIET {
+                return Ok(false);
+            }
+            self.wait(LOOK_INTERVAL)?;
+        }
+        Ok(false)
     }
 
     /// Until all is as it must be, or nothing changes any more.
