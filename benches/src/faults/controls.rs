@@ -52,6 +52,8 @@ fn halves_setup(_: Backend, kills: u32) -> Setup {
 fn between_halves(play: &mut Play) -> anyhow::Result<()> {
     let hurt: Vec<usize> = play.of("ingest").into_iter().chain(play.of("detect")).collect();
     play.start_all()?;
+    // The first steps are heartbeats, which nobody would miss.
+    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_fetched() >= AT_WORK_BLOBS))?;
     for &index in &hurt {
         arm(play, index)?;
     }
@@ -71,6 +73,10 @@ fn between_halves(play: &mut Play) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// So many blobs say that records flow, which they do after so long at most.
+const AT_WORK_BLOBS: u64 = 20;
+const AT_WORK_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long somebody may take to come between two halves.
 const COMES_WITHIN: Duration = Duration::from_secs(20);
