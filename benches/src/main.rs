@@ -3,6 +3,7 @@
 //! Each prints one line for each round, so that the spread can be seen. A number is only worth its command, its data, its
 //! machine and its spread.
 
+mod faults;
 mod import;
 mod kafka;
 mod stage;
@@ -69,6 +70,8 @@ enum What {
         rounds: u32,
         file: PathBuf,
     },
+    /// The whole pipeline, broken on purpose; what is lost, doubled or wrong afterwards.
+    Faults(faults::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -79,6 +82,7 @@ fn main() -> anyhow::Result<()> {
         What::KafkaDetect { harrier, detectors, records, file } => kafka::detect(&harrier, &detectors, records, &file),
         What::Restore { rows } => kafka::restore(rows),
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
+        What::Faults(arguments) => faults::run(&arguments),
     }
 }
 

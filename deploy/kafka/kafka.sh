@@ -10,6 +10,7 @@
 # node-N/{kafka.log,pid,server.properties,data}.
 #
 # KAFKA_SERVER_SETTINGS: lines appended to every server.properties.
+# KAFKA_HOST: the address where clients reach the nodes without signing in; 127.0.0.1 if it is not given.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,6 +18,7 @@ target=${CARGO_TARGET_DIR:-$(cd "$here/../.." && pwd)/target}/kafka
 lib=$target/lib
 # A node of a development cluster holds little: this is enough, and three of them fit into a small machine.
 heap=${KAFKA_HEAP:--Xms128m -Xmx512m}
+host=${KAFKA_HOST:-127.0.0.1}
 
 missing() {
   command -v java >/dev/null || { echo "skipped: no Java 17 and Maven (java is not there)"; return 0; }
@@ -70,7 +72,7 @@ start() {
   for node in $(seq "$nodes"); do
     client[node]=$(free_port); signed[node]=$(free_port); controller[node]=$(free_port)
     voters+=${voters:+,}$node@127.0.0.1:${controller[node]}
-    bootstrap+=${bootstrap:+,}127.0.0.1:${client[node]}
+    bootstrap+=${bootstrap:+,}$host:${client[node]}
     sasl+=${sasl:+,}127.0.0.1:${signed[node]}
   done
   # Any 16 bytes in base64.
@@ -84,8 +86,8 @@ node.id=$node
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://127.0.0.1:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]},CONTROLLER://127.0.0.1:${controller[node]}
-advertised.listeners=PLAINTEXT://127.0.0.1:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]}
+listeners=PLAINTEXT://$host:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]},CONTROLLER://127.0.0.1:${controller[node]}
+advertised.listeners=PLAINTEXT://$host:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
 sasl.enabled.mechanisms=SCRAM-SHA-256
 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
@@ -129,7 +131,7 @@ start_node() {
 await_node() {
   local _
   for _ in $(seq 600); do
-    (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null && return
+    (exec 3<>"/dev/tcp/$host/$2") 2>/dev/null && return
     kill -0 "$(cat "$1/pid")" 2>/dev/null || break
     sleep 0.1
   done
@@ -151,7 +153,7 @@ stop() {
 case ${1:-} in
   resolve) resolve ;;
   start) start "${@:2}" ;;
-  start-node) start_node "$2"; await_node "$2" "$(sed -n 's/^advertised.listeners=PLAINTEXT:..127.0.0.1:\([0-9]*\).*/\1/p' "$2/server.properties")" ;;
+  start-node) start_node "$2"; host=$(sed -n 's/^advertised.listeners=PLAINTEXT:..\([0-9.]*\):.*/\1/p' "$2/server.properties"); await_node "$2" "$(sed -n 's/^advertised.listeners=PLAINTEXT:..\([0-9.]*\):\([0-9]*\).*/\2/p' "$2/server.properties")" ;;
   stop) stop "${@:2}" ;;
   *) sed -n '2,13p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

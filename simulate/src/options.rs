@@ -78,6 +78,8 @@ pub struct Delivery {
     pub late: bool,
     /// Some records come twice, sometimes days apart; some blobs are listed twice.
     pub duplicates: bool,
+    /// Every blob is there a second time, under another name and later.
+    pub twice: bool,
     /// Records are unordered in blobs and between blobs.
     pub shuffled: bool,
     /// Blobs on one page of a listing.
@@ -88,7 +90,7 @@ pub struct Delivery {
 
 impl Default for Delivery {
     fn default() -> Delivery {
-        Delivery { late: true, duplicates: true, shuffled: true, page_size: 20, blob_records: 40 }
+        Delivery { late: true, duplicates: true, twice: false, shuffled: true, page_size: 20, blob_records: 40 }
     }
 }
 

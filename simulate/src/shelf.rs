@@ -68,6 +68,9 @@ impl Shelf {
             arrivals.sort_by_key(|arrival| (arrival.at, arrival.tie));
             fill(&mut dice, options, content_type, &arrivals, &mut blobs);
         }
+        if options.delivery.twice {
+            repeat(options, &mut blobs);
+        }
         let by_id = blobs.iter().enumerate().map(|(place, blob)| (blob.id.clone(), place)).collect();
         Shelf { blobs, by_id }
     }
@@ -200,6 +203,28 @@ fn fill(dice: &mut Dice, options: &Options, content_type: &'static str, arrivals
     }
 }
 
+/// Gives every blob a twin of another name. It comes while the story plays, for the most part; where nothing is played,
+/// a minute later or at the end.
+fn repeat(options: &Options, blobs: &mut Vec<Blob>) {
+    // Dice of their own: the first copies are those of a world without twins.
+    let mut dice = Dice::new(options.seed, "twice", 0);
+    let twins: Vec<Blob> = blobs
+        .iter()
+        .map(|blob| {
+            let created = match options.pace {
+                Pace::Fast { real } => {
+                    let later = TimeDelta::milliseconds(dice.between(0, real.as_millis() as i64));
+                    blob.created.max(options.end) + later
+                }
+                Pace::AllAtOnce => (blob.created + TimeDelta::minutes(1)).min(options.end - TimeDelta::seconds(1)),
+            };
+            let id = content_id(&mut dice, blob.content_type, blob.created, created);
+            Blob { id, content_type: blob.content_type, created, records: blob.records.clone(), relisted: None }
+        })
+        .collect();
+    blobs.extend(twins);
+}
+
 /// Two stamps of 23 digits, the content type twice, the region twice: opaque to clients, and full of `$`.
 fn content_id(dice: &mut Dice, content_type: &str, opened: DateTime<Utc>, closed: DateTime<Utc>) -> String {
     let mut stamp = |at: DateTime<Utc>| format!("{}{:06}", at.format("%Y%m%d%H%M%S%3f"), dice.between(0, 1_000_000));
@@ -234,6 +259,24 @@ mod tests {
         }
         assert!(deliveries.iter().all(|count| *count >= 1));
         assert!(deliveries.iter().any(|count| *count >= 2));
+    }
+
+    #[test]
+    fn twins_hold_the_same_and_come_later() {
+        for pace in [Pace::AllAtOnce, Pace::Fast { real: Duration::from_secs(15) }] {
+            let mut options = options(pace);
+            let world = World::generate(&options);
+            let once = Shelf::pack(&world, &options).blobs;
+            options.delivery.twice = true;
+            let blobs = Shelf::pack(&world, &options).blobs;
+            let (first, second) = blobs.split_at(once.len());
+            assert_eq!(first.len(), second.len());
+            for ((once, first), second) in once.iter().zip(first).zip(second) {
+                assert_eq!((&once.id, once.created), (&first.id, first.created));
+                assert!(second.id != first.id && second.created >= first.created);
+                assert_eq!(second.records, first.records);
+            }
+        }
     }
 
     #[test]

@@ -149,7 +149,9 @@ impl DeltaTable {
         let version = self.snapshot.version.map_or(0, |version| version + 1);
         let body = self.entry(&changes, now)?;
         let path = Path::from_iter([self.table.name, "_delta_log", &format!("{version:020}.json")]);
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let broken = runtime::failpoint::is_broken("archive-without-put-if-absent");
+        let mode = if broken { PutMode::Overwrite } else { PutMode::Create };
+        let options = PutOptions { mode, ..PutOptions::default() };
         match self.store.objects().put_opts(&path, PutPayload::from(body.clone()), options).await {
             Ok(_) => {
                 self.store.make_durable(vec![path]).await?;

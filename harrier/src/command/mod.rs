@@ -18,7 +18,7 @@ use runtime::logging::{self, Form, Verbosity};
 use runtime::metrics::Metrics;
 
 use crate::cli::{Cli, Command, Global};
-use crate::exit::Outcome;
+use crate::exit::{ConfigurationError, Outcome};
 use crate::services::REVISION;
 
 /// Threads for reading the log, parsing and judging: they are busy while they work, and more of them than cores only
@@ -27,6 +27,9 @@ const BLOCKING_THREADS_MAX: usize = 8;
 
 /// Runs the command that was asked for.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    if let Some(refusal) = runtime::failpoint::refusal() {
+        return Err(ConfigurationError(refusal).into());
+    }
     let metrics = Metrics::new(REVISION);
     let verbosity = verbosity(&cli);
     logging::init(verbosity, Form::of_stderr(), &metrics)?;

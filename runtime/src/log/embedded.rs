@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     Committed, Consumer, Input, Lease, Log, LogError, Message, Range, ReadLimit, StateChange, StateRow, Store, To,
-    Topic, Txn, Unusable, partition_of,
+    Topic, Txn, Unusable, broken, partition_of,
 };
 
 const FORMAT: &str = "harrier-log/2";
@@ -147,6 +147,11 @@ impl Log for Embedded {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
+        if let Some([first, second]) = broken::halves(&txn) {
+            let first = self.ask(Work::Step(Box::new(first))).await?;
+            crate::failpoint::reached("log_half_committed");
+            return Ok(broken::whole(first, self.ask(Work::Step(Box::new(second))).await?));
+        }
         self.ask(Work::Step(Box::new(txn))).await
     }
 
@@ -340,7 +345,9 @@ fn write_group(
             Err(refused) => results.push(Err(refused)),
         }
     }
+    crate::failpoint::reached("log_before_commit");
     transaction.commit()?;
+    crate::failpoint::reached("log_after_commit");
     Ok(results)
 }
 
@@ -351,6 +358,7 @@ fn step(connection: &Connection, partitions: u32, txn: &Txn) -> Result<Committed
     for input in &txn.inputs {
         consume(connection, input)?;
     }
+    crate::failpoint::reached("log_after_offsets");
     let mut batches: BTreeMap<(Topic, u32), Batch> = BTreeMap::new();
     for output in &txn.outputs {
         let targets = match output.to {
@@ -366,6 +374,7 @@ fn step(connection: &Connection, partitions: u32, txn: &Txn) -> Result<Committed
     for ((topic, partition), batch) in batches {
         ranges.push(append(connection, topic, partition, &batch)?);
     }
+    crate::failpoint::reached("log_after_outputs");
     // Sorted keys: neighbouring rows share pages of the tree.
     let mut changes: Vec<&StateChange> = txn.state.iter().collect();
     changes.sort_by(|a, b| (a.store.name(), a.partition, &a.key).cmp(&(b.store.name(), b.partition, &b.key)));

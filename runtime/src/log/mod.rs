@@ -25,6 +25,7 @@
 //! Offsets rise and never come twice, but they are not dense: on Kafka the markers of transactions take some. So the
 //! offset after a message is the least that the next may have, not the one it has.
 
+mod broken;
 pub mod embedded;
 #[cfg(feature = "kafka")]
 pub mod kafka;

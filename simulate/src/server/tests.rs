@@ -169,7 +169,8 @@ async fn every_record_is_served_with_paging_and_duplicates() {
 
 #[tokio::test]
 async fn a_well_behaved_service_serves_everything_once_and_in_order() {
-    let delivery = Delivery { late: false, duplicates: false, shuffled: false, page_size: 500, blob_records: 1_000 };
+    let delivery =
+        Delivery { late: false, duplicates: false, twice: false, shuffled: false, page_size: 500, blob_records: 1_000 };
     let mut reader = Reader::start(Options { delivery, story: Scenario::Quiet, days: 2, ..options() }).await;
     reader.subscribe().await;
     let (records, blobs) = reader.read_everything().await;

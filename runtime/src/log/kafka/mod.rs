@@ -39,7 +39,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
-use super::{Committed, Consumer, Lease, Log, LogError, Message, ReadLimit, Refused, StateRow, Store, Topic, Txn};
+use super::{
+    Committed, Consumer, Lease, Log, LogError, Message, ReadLimit, Refused, StateRow, Store, Topic, Txn, broken,
+};
 use cache::Folder;
 use fault::{Faults, fault};
 use member::Member;
@@ -250,6 +252,11 @@ impl Inner {
             if !held.is_some_and(|held| held.owner == lease.owner && held.tenure == tenure.number) {
                 return Err(LogError::LeaseLost { consumer: lease.consumer.name(), partition: lease.partition });
             }
+        }
+        if let Some([first, second]) = broken::halves(txn) {
+            let first = tenure.commit(self, &first)?;
+            crate::failpoint::reached("log_half_committed");
+            return Ok(broken::whole(first, tenure.commit(self, &second)?));
         }
         tenure.commit(self, txn)
     }

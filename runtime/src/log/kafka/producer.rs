@@ -163,6 +163,7 @@ impl Producer {
     ) -> Result<Vec<(usize, u64)>, NotTaken> {
         *self.inner.context().lock() = Outcome::default();
         self.inner.begin_transaction().map_err(NotTaken::Fenced)?;
+        crate::failpoint::reached("kafka_begun");
         if let Err((error, bytes)) = self.fill(posts, moves) {
             return Err(self.give_up(error, bytes));
         }
@@ -213,6 +214,7 @@ impl Producer {
         while self.inner.in_flight_count() > 0 {
             std::thread::sleep(EVENT_WAIT);
         }
+        crate::failpoint::reached("kafka_outputs_written");
         if let Some(moves) = moves {
             self.inner.send_offsets_to_transaction(&moves.offsets, moves.group, CALL).map_err(|error| (error, 0))?;
         }

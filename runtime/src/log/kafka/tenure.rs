@@ -32,6 +32,10 @@ const MEMBERSHIP_ATTEMPTS_MAX: u32 = 20;
 /// The wait between them.
 const MEMBERSHIP_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// So long after its state a tenure begins that was told to begin in the wrong order: for the fault bench to let a
+/// predecessor go on meanwhile.
+const RESTORED_TOO_EARLY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Begins a row of state that no input made.
 const NO_INPUT: u64 = u64::MAX;
 
@@ -61,14 +65,21 @@ struct Resolved<'t> {
 impl Tenure {
     pub(super) fn open(inner: &Inner, unit: Unit, assignment: u64, number: u64) -> Result<Tenure, LogError> {
         let id = inner.settings.identity(&format!("{}-{}", unit.consumer.name(), unit.slot));
-        let producer = Producer::open(&inner.settings, &inner.faults, &id)?;
-        let stores = stores_of(unit, inner.settings.partitions);
+        let mut stores = stores_of(unit, inner.settings.partitions);
         let mut caches = HashMap::new();
         for &(store, partition) in &stores {
             caches.insert((store, partition), Cache::new(&inner.folder, store, partition)?);
         }
+        if crate::failpoint::is_broken("state-before-offsets") {
+            restore(inner, unit, &stores, &caches, &mut HashMap::new())?;
+            std::thread::sleep(RESTORED_TOO_EARLY);
+            stores.clear();
+        }
+        let producer = Producer::open(&inner.settings, &inner.faults, &id)?;
+        crate::failpoint::reached("kafka_fenced");
         let mut offsets = HashMap::new();
         restore(inner, unit, &stores, &caches, &mut offsets)?;
+        crate::failpoint::reached("kafka_restored");
         let work = Mutex::new(Work { producer, offsets, over: false });
         Ok(Tenure { unit, assignment, number, caches, work })
     }
