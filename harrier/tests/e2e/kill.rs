@@ -19,8 +19,9 @@ const KILLS: u32 = 10;
 /// Places between two effects of the archiver, each of which one kill hits exactly.
 const FAILPOINTS: [&str; 2] = ["archive_before_commit:1", "archive_after_commit:1"];
 
-/// How long all records may take to arrive once nobody kills any more.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long all records may take to arrive once nobody kills any more. Longer than it ever takes but for one unlucky
+/// blob, which meets one fault after the other and is asked for ever more rarely.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(300);
 
 fn small_world(seed: u64) -> Options {
     let mut options = Options::new(Utc::now());
