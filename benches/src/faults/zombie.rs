@@ -9,7 +9,7 @@ use super::{Backend, Fault};
 pub const FAULT: Fault = Fault {
     name: "zombie",
     backends: &[Backend::Embedded, Backend::Kafka],
-    setup: |backend, kills| Setup { spare: true, played: (asleep(backend) + PAUSE) * kills, ..Setup::default() },
+    setup: |backend, kills| Setup { spare: true, played: (asleep(backend) + 2 * PAUSE) * kills, ..Setup::default() },
     play,
 };
 
