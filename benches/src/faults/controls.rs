@@ -101,22 +101,25 @@ fn overtaken_while_restoring(play: &mut Play) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long an archiver may take to start, to take over and to commit, beyond the sleep that lets it.
+const TAKES_OVER_WITHIN: Duration = Duration::from_secs(15);
+
 /// Stops an archiver before its commit for so long that the other one takes over and commits.
 fn two_archivers(play: &mut Play) -> anyhow::Result<()> {
     play.start_all()?;
-    play.wait(Duration::from_secs(6))?;
+    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_fetched() >= AT_WORK_BLOBS))?;
     while play.done < play.kills {
         // Whoever is killed for it gives the lease to the other one: so the other one first, to have it back.
         let archivers = play.of("archive");
         let (sleeper, other) = (archivers[0], archivers[1]);
         play.cast[other].kill();
         play.cast[sleeper].kill();
-        let place = format!("archive_before_commit:{}:stop", 1 + play.dice.below(4));
+        let place = format!("archive_before_commit:{}:stop", 1 + play.dice.below(2));
         play.start(sleeper, Some(&place))?;
         let asleep = play.until(Duration::from_secs(20), |play| Ok(play.cast[sleeper].is_stopped()))?;
         play.start(other, None)?;
         play.tell(format_args!("{} sleeps: {asleep}", play.cast[sleeper].name));
-        play.wait(Duration::from_secs(8) + zombie::asleep(play.backend))?;
+        play.wait(TAKES_OVER_WITHIN + zombie::asleep(play.backend))?;
         play.cast[sleeper].signal("-CONT")?;
         play.done += 1;
         play.wait(Duration::from_secs(5))?;

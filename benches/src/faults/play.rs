@@ -119,7 +119,7 @@ impl Play {
         options.pace = Pace::Fast { real: setup.played };
         // One is enough to make some blobs wait: more of them make the bench wait for minutes.
         options.faults = vec![Spoilt::TruncatedBody];
-        let tenant = Tenant::start(&options, host)?;
+        let tenant = Tenant::start(&options)?;
         let harrier = std::path::absolute(&arguments.harrier)?;
         let mut play = Play {
             backend,

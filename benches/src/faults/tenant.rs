@@ -1,7 +1,7 @@
 //! The fake tenant, served from this process.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,9 +16,9 @@ pub struct Tenant {
 impl Tenant {
     /// Serves it with its subscriptions started, as an earlier life of harrier would have: harrier asks for one but once
     /// in fifteen minutes, and a fault may meet just that request.
-    pub fn start(options: &Options, host: IpAddr) -> anyhow::Result<Tenant> {
+    pub fn start(options: &Options) -> anyhow::Result<Tenant> {
         let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        let fake = executor.block_on(FakeTenant::start(options.clone(), (host, 0).into()))?;
+        let fake = executor.block_on(FakeTenant::start(options.clone(), (Ipv4Addr::LOCALHOST, 0).into()))?;
         let tenant = Tenant { fake, executor };
         tenant.subscribe(options)?;
         Ok(tenant)

@@ -9,7 +9,7 @@ use super::{Backend, Fault};
 pub const FAULT: Fault = Fault {
     name: "zombie",
     backends: &[Backend::Embedded, Backend::Kafka],
-    setup: |backend, kills| Setup { spare: true, played: (asleep(backend) + PAUSE) * kills, ..Setup::default() },
+    setup: |backend, kills| Setup { spare: true, played: (asleep(backend) + 2 * PAUSE) * kills, ..Setup::default() },
     play,
 };
 
@@ -36,6 +36,10 @@ pub fn sleeps_at(play: &mut Play, index: usize, place: &str, time: Duration) -> 
         play.tell(format_args!("{} sleeps at {place} for {time:?}", play.cast[index].name));
         play.wait(time)?;
         play.cast[index].signal("-CONT")?;
+    } else {
+        // It would stop some time later, and nobody would wake it.
+        play.cast[index].kill();
+        play.start(index, None)?;
     }
     Ok(reached)
 }
