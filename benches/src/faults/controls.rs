@@ -53,7 +53,7 @@ fn between_halves(play: &mut Play) -> anyhow::Result<()> {
     let hurt: Vec<usize> = play.of("ingest").into_iter().chain(play.of("detect")).collect();
     play.start_all()?;
     // The first steps are heartbeats, which nobody would miss.
-    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_fetched() >= AT_WORK_BLOBS))?;
+    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_had() >= AT_WORK_BLOBS))?;
     for &index in &hurt {
         arm(play, index)?;
     }
@@ -107,7 +107,7 @@ const TAKES_OVER_WITHIN: Duration = Duration::from_secs(15);
 /// Stops an archiver before its commit for so long that the other one takes over and commits.
 fn two_archivers(play: &mut Play) -> anyhow::Result<()> {
     play.start_all()?;
-    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_fetched() >= AT_WORK_BLOBS))?;
+    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_had() >= AT_WORK_BLOBS))?;
     while play.done < play.kills {
         // Whoever is killed for it gives the lease to the other one: so the other one first, to have it back.
         let archivers = play.of("archive");

@@ -84,7 +84,7 @@ fn begin_life(play: &mut Play, index: usize, mut dice: Dice) -> anyhow::Result<F
 
 fn play(play: &mut Play) -> anyhow::Result<()> {
     play.start_all()?;
-    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_fetched() > 0))?;
+    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_had() > 0))?;
     let mut fates = Vec::new();
     for index in 0..play.cast.len() {
         let dice = play.dice.of(index);

@@ -284,7 +284,7 @@ min_level = "low"
         );
     }
 
-    pub fn blobs_fetched(&self) -> u64 {
+    pub fn blobs_had(&self) -> u64 {
         self.tenant.fake.served().blobs_fetched_once
     }
 
@@ -331,7 +331,7 @@ min_level = "low"
         while began.elapsed() < SETTLE_TIME_MAX {
             // A table that is not there yet has no rows.
             let rows = self.reader.number(&self.group, &self.archive, query).unwrap_or(0);
-            let now = (self.blobs_fetched(), rows);
+            let now = (self.blobs_had(), rows);
             if self.is_served() && rows >= records {
                 return Ok(true);
             }
