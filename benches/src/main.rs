@@ -6,6 +6,9 @@
 mod faults;
 mod import;
 mod kafka;
+mod latency;
+mod process;
+mod restore;
 mod stage;
 
 use std::io::{BufWriter, Write};
@@ -61,8 +64,28 @@ enum What {
     },
     /// How long a start takes with much state, on both backends.
     Restore {
+        #[arg(long, default_value = "target/release/harrier")]
+        harrier: PathBuf,
+        #[arg(long, value_delimiter = ',', default_value = "embedded,kafka")]
+        backends: Vec<String>,
+        /// Records that lie in open windows.
         #[arg(long, default_value_t = 1_000_000)]
-        rows: usize,
+        windowed: u32,
+        /// Records that admit knows.
+        #[arg(long, default_value_t = 100_000_000)]
+        known: u64,
+    },
+    /// A record's way to its finding and to the webhook under steady load.
+    Latency {
+        #[arg(long, value_delimiter = ',', default_value = "embedded,kafka")]
+        backends: Vec<String>,
+        #[arg(long, default_value_t = 2_000)]
+        records_per_second: u32,
+        /// One record in so many is a finding by itself.
+        #[arg(long, default_value_t = 100)]
+        marked_every: u32,
+        #[arg(long, default_value_t = 120)]
+        seconds: u32,
     },
     /// Archiving records that are in the log already.
     Archive {
@@ -80,7 +103,10 @@ fn main() -> anyhow::Result<()> {
         What::Import { harrier, rounds, file } => import::run(&harrier, rounds, &file),
         What::Match { rounds, records, file } => stage::matching(rounds, records, &file),
         What::KafkaDetect { harrier, detectors, records, file } => kafka::detect(&harrier, &detectors, records, &file),
-        What::Restore { rows } => kafka::restore(rows),
+        What::Restore { harrier, backends, windowed, known } => restore::run(&harrier, &backends, windowed, known),
+        What::Latency { backends, records_per_second, marked_every, seconds } => {
+            latency::run(&backends, &latency::Load { records_per_second, marked_every, seconds })
+        }
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
         What::Faults(arguments) => faults::run(&arguments),
     }
