@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use archive::Store;
 use archive::archiver::{Archiver, Settings as ArchiveSettings};
 use chrono::{TimeDelta, Utc};
-use detect::matcher::Matcher;
-use detect::rule::{RuleSet, Source, Tuning};
 use notify::Sink;
 use runtime::clock::Clock;
 use runtime::log::embedded::Embedded;
@@ -27,6 +25,7 @@ use schemas::envelope::{Envelope, Origin, Received};
 use schemas::json::key_hash;
 use schemas::message::FindingMessage;
 use schemas::tenant::Tenant;
+use schemas::{RuleBook, RuleText};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -94,12 +93,11 @@ async fn measure(backend: &str, log: Arc<dyn Log>, folder: &Path, load: &Load) -
     let receiver = tokio::spawn(receive(listener, times.clone()));
     let (trigger, shutdown) = shutdown::channel();
     let metrics = Metrics::new("bench");
-    let sources = rules::pack().iter().map(|(file, text)| Source { file: (*file).into(), text: (*text).into() });
-    let rules = RuleSet::load(sources.collect(), &Tuning::default()).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-    let inside = BTreeMap::from([(tenant.clone(), vec!["contoso.example".to_owned()])]);
-    let matcher = Arc::new(Matcher::new(rules.clone(), inside));
-    let clock = Clock::system();
-    let detecting = detect::service::run(log.clone(), rules, matcher, clock, metrics.clone(), shutdown.clone());
+    let files = rules::pack().iter().map(|(file, text)| RuleText { file: (*file).into(), text: (*text).into() });
+    let domains = BTreeMap::from([(tenant.clone(), vec!["contoso.example".to_owned()])]);
+    let book = RuleBook { files: files.collect(), tuning: None, domains };
+    detect::service::offer(&*log, &book, true).await?;
+    let detecting = detect::service::run(log.clone(), Clock::system(), metrics.clone(), shutdown.clone());
     std::fs::create_dir(folder.join("archive"))?;
     let store = Store::folder(&folder.join("archive"))?;
     let archiver = Archiver::new(log.clone(), store, Clock::system(), ArchiveSettings::default(), metrics.clone());
@@ -118,7 +116,11 @@ async fn measure(backend: &str, log: Arc<dyn Log>, folder: &Path, load: &Load) -
     let watching = tokio::spawn(watch(log.clone(), times.clone()));
     let late = send(&*log, load, &tenant, &times, || hand.advance(CLOCK_LEAP)).await?;
     let waited = Instant::now();
-    while locked(&times).sent.len() < locked(&times).due.len() && waited.elapsed() < LAST_WITHIN {
+    let is_waiting = || {
+        let times = locked(&times);
+        times.sent.len() < times.due.len()
+    };
+    while is_waiting() && waited.elapsed() < LAST_WITHIN {
         hand.advance(CLOCK_LEAP);
         tokio::time::sleep(BEAT).await;
     }

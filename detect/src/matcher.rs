@@ -115,7 +115,7 @@ impl Matcher {
         &self.rules
     }
 
-    /// Appends what the rules make of a record. Returns the ids of the correlations for which it counts nothing because
+    /// Appends what the rules make of a record, in epoch 0: only the log knows which it is. Returns the ids of the correlations for which it counts nothing because
     /// it has no value for their group key, or none to compare.
     pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
         self.judge(event, self.index.candidates(event).into_iter(), out)
@@ -274,6 +274,7 @@ impl Shape<'_> {
         Match {
             tenant: event.tenant().clone(),
             rule_id: self.rule.id.clone(),
+            epoch: 0,
             member: self.member.to_owned(),
             shard,
             group,
@@ -306,7 +307,7 @@ fn learn(rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
 
 fn observation(rule: &Rule, event: &Event, shard: String, value: String) -> MatchMessage {
     let (tenant, rule_id, day) = (event.tenant().clone(), rule.id.clone(), event.time().date_naive());
-    MatchMessage::Observation(Observation { tenant, rule_id, shard, value, day })
+    MatchMessage::Observation(Observation { tenant, rule_id, epoch: 0, shard, value, day })
 }
 
 fn paths(names: &[String]) -> Vec<Path> {

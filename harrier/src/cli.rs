@@ -184,6 +184,8 @@ pub enum RulesAction {
     },
     /// Every rule: level, name, title.
     List,
+    /// Put these rules in force for every detector of the log, also if they were replaced before.
+    Publish,
 }
 
 #[derive(Debug, Args)]

@@ -45,6 +45,7 @@ fn a_match(second: i64, id: &str) -> Match {
     Match {
         tenant: "contoso".parse().unwrap(),
         rule_id: "rule".to_owned(),
+        epoch: 1,
         member: "rule".to_owned(),
         shard: "shard".to_owned(),
         group: vec!["g".to_owned()],
@@ -141,6 +142,7 @@ fn rows_of_version_1_keep_their_bytes() {
     let observation = Observation {
         tenant: matched.tenant.clone(),
         rule_id: matched.rule_id.clone(),
+        epoch: 1,
         shard: matched.shard.clone(),
         value: "y.example".to_owned(),
         day,

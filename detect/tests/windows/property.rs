@@ -38,6 +38,7 @@ fn a_match(steps: i64, grain: i64) -> impl Strategy<Value = Match> {
         Match {
             tenant: "contoso".parse().unwrap(),
             rule_id: "rule".to_owned(),
+            epoch: 1,
             member: format!("m{member}"),
             shard: "shard".to_owned(),
             group: vec![format!("g{group}")],
@@ -57,6 +58,7 @@ fn an_observation() -> impl Strategy<Value = Observation> {
     (0..4_u8, -4..10_i64).prop_map(|(value, day)| Observation {
         tenant: "contoso".parse().unwrap(),
         rule_id: "rule".to_owned(),
+        epoch: 1,
         shard: "shard".to_owned(),
         value: format!("v{value}"),
         day: base().date_naive() + TimeDelta::days(day),

@@ -79,6 +79,9 @@ pub fn start(
         start_ingest(core, services, readiness, pace)?;
     }
     if runs(Role::Detect) {
+        // One process of all roles is all there is, so what it was started with is what its operator wants. A detector is
+        // one of many: that it restarts in the middle of a roll-out must not take the others back.
+        services.spawn_offer(core, role == Role::All);
         services.spawn_detect(core);
     }
     if runs(Role::Archive) {

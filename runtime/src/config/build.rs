@@ -34,6 +34,9 @@ const KAFKA_PARTITIONS_DEFAULT: u32 = 12;
 /// One broker may be lost without losing anything that was acknowledged.
 const REPLICATION_DEFAULT: u16 = 3;
 
+/// The one SASL mechanism that takes no password.
+const TOKEN_MECHANISM: &str = "OAUTHBEARER";
+
 /// Builds the configuration. Where a value is refused it has a default in its place; the problems decide whether the
 /// result is used.
 pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Problems) -> Config {
@@ -145,20 +148,37 @@ impl Builder<'_> {
 
     /// A sign-in is all of it or nothing.
     fn sasl(&mut self, written: WrittenSecurity, tls: bool) -> Option<SaslConfig> {
-        const KEYS: [&str; 3] = ["sasl_mechanism", "username", "password_file"];
-        if !KEYS.iter().any(|key| written.present.has(key)) {
+        const PASSWORD: [&str; 2] = ["username", "password_file"];
+        const TOKEN: [&str; 3] = ["token_endpoint", "client_id", "client_secret_file"];
+        let (section, offset) = ("[log.security]", written.offset);
+        let keys = ["sasl_mechanism", "scope"].iter().chain(&PASSWORD).chain(&TOKEN);
+        if !keys.into_iter().any(|key| written.present.has(key)) {
             return None;
         }
-        self.require("[log.security]", written.offset, &written.present, &KEYS);
-        if let (false, Some(username)) = (tls, &written.username) {
-            self.problems.add(username.offset, Problem::PasswordInTheClear);
+        self.require(section, offset, &written.present, &["sasl_mechanism"]);
+        let by_token = written.sasl_mechanism.as_ref().is_some_and(|mechanism| mechanism.value == TOKEN_MECHANISM);
+        self.require(section, offset, &written.present, if by_token { &TOKEN } else { &PASSWORD });
+        if let (false, Some(shown)) = (tls, written.username.as_ref().or(written.token_endpoint.as_ref())) {
+            self.problems.add(shown.offset, Problem::PasswordInTheClear);
         }
-        let mechanisms = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"].map(|name| (name, name));
+        let mechanisms = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", TOKEN_MECHANISM].map(|name| (name, name));
         let mechanism = self.choice("sasl_mechanism", written.sasl_mechanism, &mechanisms);
         let not_empty = |text: &str| if text.is_empty() { Err(InvalidValue::Empty) } else { Ok(text.to_owned()) };
+        if by_token {
+            let endpoint = self.parsed("token_endpoint", written.token_endpoint, endpoint);
+            let client_id = self.parsed("client_id", written.client_id, not_empty);
+            let client_secret = self.secret("client_secret_file", written.client_secret_file);
+            let scope = self.parsed("scope", written.scope, not_empty);
+            return Some(SaslConfig::Token {
+                endpoint: endpoint?,
+                client_id: client_id?,
+                client_secret: client_secret?,
+                scope,
+            });
+        }
         let username = self.parsed("username", written.username, not_empty);
         let password = self.secret("password_file", written.password_file);
-        Some(SaslConfig { mechanism: mechanism?, username: username?, password: password? })
+        Some(SaslConfig::Password { mechanism: mechanism?, username: username?, password: password? })
     }
 
     fn http(&mut self, listen: Option<Placed<String>>) -> HttpConfig {

@@ -67,6 +67,10 @@ pub(super) struct WrittenSecurity {
     pub sasl_mechanism: Text,
     pub username: Text,
     pub password_file: Text,
+    pub token_endpoint: Text,
+    pub client_id: Text,
+    pub client_secret_file: Text,
+    pub scope: Text,
     pub offset: usize,
     pub present: Present,
 }
@@ -152,6 +156,10 @@ fn log_section(log: &mut Section<'_>, problems: &mut Problems) -> WrittenLog {
             sasl_mechanism: section.text("sasl_mechanism", problems),
             username: section.text("username", problems),
             password_file: section.text("password_file", problems),
+            token_endpoint: section.text("token_endpoint", problems),
+            client_id: section.text("client_id", problems),
+            client_secret_file: section.text("client_secret_file", problems),
+            scope: section.text("scope", problems),
             offset: section.offset,
             present: Present::default(),
         };

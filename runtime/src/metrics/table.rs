@@ -164,6 +164,8 @@ metrics! {
         watermark: Gauges<1> = "watermark_timestamp_seconds", [TENANT];
         /// Rules, by how they loaded.
         rules_loaded: Gauges<1> = "rules_loaded", [closed("status", &["enabled", "disabled", "broken"])];
+        /// The epoch of the rule set that records were last judged by.
+        rule_set_epoch: Gauges<0> = "rule_set_epoch", [];
         /// Records that a rule was evaluated on.
         rule_evaluations: Counters<1> = "rule_evaluations_total", [RULE];
         /// Records that a rule matched.

@@ -51,11 +51,31 @@ pub struct Security {
 }
 
 #[derive(Clone, Debug)]
-pub struct Sasl {
+pub enum Sasl {
     /// `SCRAM-SHA-256`, `SCRAM-SHA-512` or `PLAIN`.
-    pub mechanism: String,
-    pub username: String,
-    pub password: Secret,
+    Password { mechanism: String, username: String, password: Secret },
+    /// `OAUTHBEARER`: librdkafka fetches the token, and another before it ends.
+    Token { endpoint: String, client_id: String, client_secret: Secret, scope: Option<String> },
+}
+
+impl Sasl {
+    fn set(&self, config: &mut ClientConfig) {
+        match self {
+            Sasl::Password { mechanism, username, password } => {
+                config.set("sasl.mechanisms", mechanism);
+                config.set("sasl.username", username).set("sasl.password", password.expose());
+            }
+            Sasl::Token { endpoint, client_id, client_secret, scope } => {
+                config.set("sasl.mechanisms", "OAUTHBEARER").set("sasl.oauthbearer.method", "oidc");
+                config.set("sasl.oauthbearer.token.endpoint.url", endpoint);
+                config.set("sasl.oauthbearer.client.id", client_id);
+                config.set("sasl.oauthbearer.client.secret", client_secret.expose());
+                if let Some(scope) = scope {
+                    config.set("sasl.oauthbearer.scope", scope);
+                }
+            }
+        }
+    }
 }
 
 impl Settings {
@@ -96,8 +116,7 @@ impl Settings {
             config.set("ssl.ca.location", file.to_string_lossy());
         }
         if let Some(sasl) = &self.security.sasl {
-            config.set("sasl.mechanisms", &sasl.mechanism);
-            config.set("sasl.username", &sasl.username).set("sasl.password", sasl.password.expose());
+            sasl.set(&mut config);
         }
         config.set_log_level(RDKafkaLogLevel::Warning);
         Ok(config)

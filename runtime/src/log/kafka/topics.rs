@@ -58,14 +58,15 @@ pub(super) fn state_topic(settings: &Settings, store: Store) -> String {
 /// Who writes a store, and the topic whose offsets its rows name.
 pub(super) fn writer_of(store: Store) -> (Consumer, Option<Topic>) {
     match store {
-        Store::Admit => (Consumer::Match, Some(Topic::Records)),
-        Store::Correlate => (Consumer::Correlate, Some(Topic::Matches)),
+        Store::Admit | Store::Rules => (Consumer::Match, Some(Topic::Records)),
+        Store::Correlate | Store::Editions => (Consumer::Correlate, Some(Topic::Matches)),
         Store::Outbox | Store::Incidents => (Consumer::Notify, Some(Topic::Findings)),
         Store::Ledger => (Consumer::Poll, None),
     }
 }
 
-pub(super) const STORES: [Store; 5] = [Store::Admit, Store::Correlate, Store::Ledger, Store::Outbox, Store::Incidents];
+pub(super) const STORES: [Store; 7] =
+    [Store::Admit, Store::Rules, Store::Correlate, Store::Editions, Store::Ledger, Store::Outbox, Store::Incidents];
 
 fn wanted(settings: &Settings) -> Vec<Wanted> {
     let in_sync = if settings.replication >= 3 { "2" } else { "1" };
