@@ -158,25 +158,29 @@ async fn send(
     let beats = (f64::from(load.seconds) / BEAT.as_secs_f64()) as u32;
     let mut traffic = simulate::traffic(1, 2_000, per_beat * beats as usize);
     let began = Instant::now() + BEAT;
-    let (mut number, mut late) = (0, Duration::ZERO);
-    for step in 0..beats {
-        let due = began + BEAT * step;
+    let (mut number, mut step, mut late) = (0, 0, Duration::ZERO);
+    while step < beats {
+        tokio::time::sleep_until((began + BEAT * step).into()).await;
         let mut outputs = Vec::with_capacity(per_beat);
-        for _ in 0..per_beat {
-            number += 1;
-            let json = if number % load.marked_every == 0 {
-                if BEAT * step > WARM_UP {
-                    locked(times).due.insert(number, due);
-                }
-                marked(number)
-            } else {
-                traffic.next().map(|record| record.json).unwrap_or_default()
-            };
-            outputs.push(output(tenant, json)?);
+        // Whatever has fallen due while the last commit was under way goes with this one.
+        while step < beats && (began + BEAT * step).elapsed() > Duration::ZERO {
+            let due = began + BEAT * step;
+            late = late.max(due.elapsed());
+            for _ in 0..per_beat {
+                number += 1;
+                let json = if number % load.marked_every == 0 {
+                    if BEAT * step > WARM_UP {
+                        locked(times).due.insert(number, due);
+                    }
+                    marked(number)
+                } else {
+                    traffic.next().map(|record| record.json).unwrap_or_default()
+                };
+                outputs.push(output(tenant, json)?);
+            }
+            step += 1;
+            beat();
         }
-        tokio::time::sleep_until(due.into()).await;
-        late = late.max(due.elapsed());
-        beat();
         log.commit(Txn { outputs, ..Txn::default() }).await?;
     }
     Ok(late)

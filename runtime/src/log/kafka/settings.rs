@@ -54,7 +54,7 @@ pub struct Security {
 pub enum Sasl {
     /// `SCRAM-SHA-256`, `SCRAM-SHA-512` or `PLAIN`.
     Password { mechanism: String, username: String, password: Secret },
-    /// `OAUTHBEARER`: librdkafka fetches the token, and another before it ends.
+    /// `OAUTHBEARER`: see [`token`](super::token).
     Token { endpoint: String, client_id: String, client_secret: Secret, scope: Option<String> },
 }
 
@@ -65,14 +65,8 @@ impl Sasl {
                 config.set("sasl.mechanisms", mechanism);
                 config.set("sasl.username", username).set("sasl.password", password.expose());
             }
-            Sasl::Token { endpoint, client_id, client_secret, scope } => {
-                config.set("sasl.mechanisms", "OAUTHBEARER").set("sasl.oauthbearer.method", "oidc");
-                config.set("sasl.oauthbearer.token.endpoint.url", endpoint);
-                config.set("sasl.oauthbearer.client.id", client_id);
-                config.set("sasl.oauthbearer.client.secret", client_secret.expose());
-                if let Some(scope) = scope {
-                    config.set("sasl.oauthbearer.scope", scope);
-                }
+            Sasl::Token { .. } => {
+                config.set("sasl.mechanisms", "OAUTHBEARER");
             }
         }
     }

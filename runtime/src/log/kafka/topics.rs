@@ -19,8 +19,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
-use super::fault::{Faults, fault, of_code};
-use super::producer::Deliveries;
+use super::fault::{EVENTS_AT_ONCE, Faults, fault, of_code};
+use super::producer::{Deliveries, initialise};
 use super::replay::{Partition, replay};
 use super::settings::{MESSAGE_BYTES_MAX, Settings};
 use crate::log::{Consumer, LogError, Refused, Store, Topic, Unusable};
@@ -34,9 +34,6 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long one question for metadata may take, so that a refused sign-in is seen between two.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Events of one client that are taken note of between two questions.
-const EVENTS_AT_ONCE: u32 = 20;
 
 /// Settings that a topic was made with. Those in the second list of [`Wanted`] must hold in one that is there already.
 struct Wanted {
@@ -155,6 +152,7 @@ fn look(
 ) -> Result<BTreeMap<String, (usize, usize)>, LogError> {
     let began = Instant::now();
     loop {
+        faults.serve(consumer);
         let error = match consumer.fetch_metadata(None, LOOK_TIMEOUT) {
             Ok(metadata) => {
                 let prefix = settings.name("");
@@ -291,7 +289,7 @@ fn log_id(settings: &Settings, faults: &Faults) -> Result<String, LogError> {
         .create_with_context(Deliveries::new(faults.clone()))
         .map_err(|error| fault(&error, "a producer"))?;
     let failed = |error| fault(&error, "to write the log's id");
-    producer.init_transactions(ADMIN_TIMEOUT).map_err(failed)?;
+    initialise(&producer, "to write the log's id")?;
     producer.begin_transaction().map_err(failed)?;
     let value = format!("{FORMAT} {id}");
     let record = BaseRecord::with_opaque_to(&name, usize::MAX).partition(0).key(&id).payload(&value);
