@@ -41,8 +41,9 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     start(&core, &mut services, options.role, &readiness, pace(&core.config))?;
     let operators = Operators { metrics: core.metrics.clone(), readiness, revision: REVISION };
     let server = runtime::http::serve(core.config.http.listen, operators, services.shutdown(Stage::Rest)).await?;
+    let stop = stop_signal()?;
     tracing::info!(event = "started", http = %server.address(), data_dir = %core.config.data_dir.display());
-    services.until(stop_signal()).await??;
+    services.until(stop).await??;
     tracing::info!(event = "stopping");
     tokio::time::timeout(STOP_BUDGET, services.stop(&*core.log)).await.context("services did not stop in time")??;
     server.finished().await;
@@ -57,13 +58,15 @@ fn pace(config: &Config) -> Pace {
     Pace { poll_interval, backoff: defaults.backoff.min(poll_interval), ..defaults }
 }
 
-/// Returns when the process is asked to end.
-async fn stop_signal() -> anyhow::Result<()> {
+/// Waits until the process is asked to end. From this call on SIGTERM does not end it by itself.
+fn stop_signal() -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        result = tokio::signal::ctrl_c() => Ok(result?),
-    }
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            result = tokio::signal::ctrl_c() => Ok(result?),
+        }
+    })
 }
 
 /// Starts the services of a role.

@@ -134,6 +134,46 @@ fn ends_as_an_import(mut roles: Vec<Role>, archivist: usize, tenant: &Tenant, op
     assert_eq!(archive.service.take().unwrap().terminate(), Some(0));
 }
 
+/// Without a broker nobody can finish a step. Every role ends all the same, in time and in good order: what it was at is
+/// done again by the next.
+#[test]
+fn every_role_ends_in_time_though_the_broker_is_gone() {
+    let Some(broker) = broker::start("gone") else { return };
+    let mut options = small_world(13);
+    options.pace = Pace::Fast { real: Duration::from_secs(120) };
+    let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
+    let log = log(&broker.addresses, "gone");
+    let names = ["ingest", "detect", "archive", "notify", "all"];
+    let mut roles: Vec<Role> = names.map(|name| Role::start(name, &options, &tenant, &log)).into();
+    let at_work = |role: &Role| role.service().metric("harrier_log_commits_total", &["consumer=\"match\""]) > 0.0;
+    assert!(until(SETTLE_TIME_MAX, || roles.iter().any(at_work)), "there is work to be broken off");
+    broker.kill(1);
+    for role in &roles {
+        role.service().signal("-TERM");
+    }
+    let began = Instant::now();
+    let (mut open, mut said) = (names.to_vec(), String::new());
+    let all_ended = until(Duration::from_secs(85), || {
+        for (name, role) in names.iter().zip(&mut roles) {
+            if open.contains(name) && !role.service.as_mut().unwrap().lives() {
+                open.retain(|open| open != name);
+                println!("{:?}: {name} has ended", began.elapsed());
+            }
+        }
+        open.is_empty()
+    });
+    for (name, role) in names.iter().zip(&mut roles) {
+        let service = role.service.take().unwrap();
+        said.push_str(&format!("--- {name}\n{}\n", service.stderr()));
+        if !open.contains(name) {
+            let code = service.ended(Duration::from_secs(1));
+            assert_eq!(code, Some(0), "{name}\n{said}");
+        }
+    }
+    assert!(all_ended, "{open:?} go on\n{said}");
+}
+
 #[test]
 fn an_import_counts_the_same_on_kafka() {
     let Some(broker) = broker::broker() else { return };
