@@ -36,7 +36,18 @@ impl Actor {
     pub fn new(role: &'static str, name: String, config: PathBuf, harrier: &Path) -> Actor {
         let harrier = harrier.to_owned();
         let (network, environment) = (None, Vec::new());
-        Actor { role, name, config, harrier, network, environment, child: None, said_before: 0, ended: None, ended_by_itself: 0 }
+        Actor {
+            role,
+            name,
+            config,
+            harrier,
+            network,
+            environment,
+            child: None,
+            said_before: 0,
+            ended: None,
+            ended_by_itself: 0,
+        }
     }
 
     /// Sets a variable of all lives to come.
