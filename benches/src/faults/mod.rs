@@ -51,7 +51,7 @@ const FAULTS: [Fault; 9] = [
 ];
 
 /// What a run may take beside the harm it does: starting, settling, comparing.
-const RUN_TIME_MAX: Duration = Duration::from_secs(900);
+const RUN_TIME_MAX: Duration = Duration::from_secs(2400);
 
 /// And for each harm, at most: a zombie's sleep and the wait for it.
 const HARM_TIME_MAX: Duration = Duration::from_secs(60);
