@@ -70,11 +70,11 @@ int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *
 }
 
 /* What librdkafka waits by. Within libc it does not come by the function above. */
-typedef int (*cnd_wait)(cnd_t *, mtx_t *, const struct timespec *);
+typedef int (*until_wait)(cnd_t *, mtx_t *, const struct timespec *);
 
 int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until) {
-  static cnd_wait real;
-  if (!real) real = (cnd_wait)dlsym(RTLD_NEXT, "cnd_timedwait");
+  static until_wait real;
+  if (!real) real = (until_wait)dlsym(RTLD_NEXT, "cnd_timedwait");
   struct timespec moved = real_moment(until);
   return real(condition, mutex, &moved);
 }
