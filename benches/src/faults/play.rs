@@ -289,6 +289,13 @@ min_level = "low"
         self.tenant.fake.served().blobs_fetched_once
     }
 
+    /// How often a table of the archive has been committed to.
+    pub fn versions_of(&self, table: &str) -> usize {
+        let log = self.archive.join("archive").join(table).join("_delta_log");
+        // A table that is not there yet has none.
+        std::fs::read_dir(log).map_or(0, Iterator::count)
+    }
+
     /// Whether every blob has been asked for.
     pub fn is_served(&self) -> bool {
         let served = self.tenant.fake.served();

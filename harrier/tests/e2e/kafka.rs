@@ -11,7 +11,7 @@ use chrono::Utc;
 use simulate::{Options, Pace};
 
 use crate::binary::{Counts, Harrier, command, finish, until};
-use crate::sample::{joined, lines};
+use crate::sample::{Dice, joined, lines};
 use crate::service::{Service, Tenant, configure};
 
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(180);
@@ -95,6 +95,44 @@ fn a_detector_that_sleeps_and_wakes_changes_nothing() {
         assert!(taken_over(&roles[other]) > before, "the other works on");
         roles[sleeper].service().signal("-CONT");
         assert!(until(SETTLE_TIME_MAX, || roles[sleeper].service().get("/healthz").0 == 200));
+    }
+    ends_as_an_import(roles, 3, &tenant, &options);
+}
+
+/// Places between two effects on Kafka, each with the number of a role that comes there.
+const PLACES: [(&str, usize); 5] = [
+    ("kafka_outputs_written:2", 0),
+    ("kafka_fenced:1", 1),
+    ("kafka_before_commit:2", 2),
+    ("archive_before_commit:1", 3),
+    ("kafka_after_commit:1", 1),
+];
+
+/// Five kills at those places, five at random moments of random roles. `benches faults` does it by the hundred.
+#[test]
+fn ten_kills_of_any_role_change_nothing() {
+    let Some(broker) = broker::broker() else { return };
+    let mut dice = Dice::from_environment();
+    let mut options = small_world(dice.below(1_000));
+    options.pace = Pace::Fast { real: Duration::from_secs(40) };
+    println!("world {} ends {}", options.seed, options.end.to_rfc3339());
+    let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
+    let log = log(&broker.addresses, "kills");
+    let names = ["ingest", "detect", "detect", "archive", "notify"];
+    let mut roles: Vec<Role> = names.map(|name| Role::start(name, &options, &tenant, &log)).into();
+    assert!(until(SETTLE_TIME_MAX, || tenant.fake.served().blobs_fetched_once > 0), "nothing comes");
+    for (place, role) in PLACES {
+        let random = dice.below(names.len() as u64) as usize;
+        roles[random].service.take().unwrap().kill();
+        roles[random].service = Some(Service::spawn_as(&roles[random].config, names[random], None));
+        // Nothing to wait for: the moment is the point.
+        until(Duration::from_millis(dice.below(3_000)), || false);
+        roles[role].service.take().unwrap().kill();
+        let code = Service::spawn_as(&roles[role].config, names[role], Some(place)).ended(SETTLE_TIME_MAX);
+        assert_eq!(code, None, "{place} was reached");
+        println!("{} killed, then {} at {place}; {:?}", names[random], names[role], tenant.fake.served());
+        roles[role].service = Some(Service::spawn_as(&roles[role].config, names[role], None));
     }
     ends_as_an_import(roles, 3, &tenant, &options);
 }
