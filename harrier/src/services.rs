@@ -17,6 +17,7 @@ use runtime::shutdown::{self, Shutdown, Trigger};
 use schemas::tenant::Tenant;
 use schemas::{RuleBook, RuleText};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::cli::Global;
 use crate::exit::ConfigurationError;
@@ -229,13 +230,37 @@ const OFFER_RETRY: Duration = Duration::from_secs(2);
 /// How long detection may take to judge what came last, once the end is asked for. What is left is judged by the next.
 const LAST_JUDGED_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long the log may take to answer one small question before it counts as silent.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a stage may take to end while the log is silent: steps under way may wait for it for minutes.
+const SILENT_STAGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The end was asked for, and some services were in steps that the log did not let them finish.
+#[derive(Debug)]
+pub struct BrokenOff(Vec<&'static str>);
+
+impl std::fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} did not end in time and was broken off within a step; nothing is lost, the next start takes it again",
+            self.0.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
 /// Services under way. The first that fails ends the wait for anything else.
 pub struct Services {
     stages: [Running; 3],
 }
 
 struct Running {
-    tasks: JoinSet<anyhow::Result<()>>,
+    tasks: JoinSet<(&'static str, anyhow::Result<()>)>,
+    /// The services that have not ended.
+    open: Vec<&'static str>,
     trigger: Trigger,
     shutdown: Shutdown,
 }
@@ -243,20 +268,40 @@ struct Running {
 impl Running {
     fn new() -> Running {
         let (trigger, shutdown) = shutdown::channel();
-        Running { tasks: JoinSet::new(), trigger, shutdown }
+        Running { tasks: JoinSet::new(), open: Vec::new(), trigger, shutdown }
     }
 
-    async fn stop(self) -> anyhow::Result<()> {
-        let Running { mut tasks, trigger, .. } = self;
-        trigger.stop();
+    /// The end of the next service that ends, if one is left.
+    async fn next_end(&mut self) -> Option<anyhow::Result<()>> {
+        let ended = self.tasks.join_next().await?;
+        Some(ended.context("a service was lost").and_then(|(name, ended)| {
+            if let Some(place) = self.open.iter().position(|open| *open == name) {
+                self.open.swap_remove(place);
+            }
+            ended.with_context(|| format!("{name} has stopped"))
+        }))
+    }
+
+    /// Asks for the end and waits for it, until a deadline if there is one. Who has not ended by then is broken off: a
+    /// step is taken as a whole or not at all, so the next process finds nothing half done.
+    async fn stop(mut self, until: Option<Instant>, broken_off: &mut Vec<&'static str>) -> anyhow::Result<()> {
+        self.trigger.stop();
         let mut result = Ok(());
-        while let Some(ended) = tasks.join_next().await {
-            let ended = ended.context("a service was lost").and_then(|ended| ended);
-            if result.is_ok() {
-                result = ended;
+        loop {
+            let ended = match until {
+                Some(until) => tokio::time::timeout_at(until, self.next_end()).await,
+                None => Ok(self.next_end().await),
+            };
+            match ended {
+                Ok(Some(ended)) if result.is_ok() => result = ended,
+                Ok(Some(_)) => {}
+                Ok(None) => return result,
+                Err(_) => {
+                    broken_off.append(&mut self.open);
+                    return result;
+                }
             }
         }
-        result
     }
 }
 
@@ -276,9 +321,9 @@ impl Services {
         name: &'static str,
         service: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        self.stages[stage as usize]
-            .tasks
-            .spawn(async move { service.await.map_err(|error| error.into().context(format!("{name} has stopped"))) });
+        let stage = &mut self.stages[stage as usize];
+        stage.open.push(name);
+        stage.tasks.spawn(async move { (name, service.await.map_err(Into::into)) });
     }
 
     pub fn spawn_detect(&mut self, core: &Core) {
@@ -311,34 +356,61 @@ impl Services {
         loop {
             let ended = tokio::select! {
                 output = &mut work => return Ok(output),
-                Some(ended) = ingest.tasks.join_next() => ended,
-                Some(ended) = detect.tasks.join_next() => ended,
-                Some(ended) = rest.tasks.join_next() => ended,
+                Some(ended) = ingest.next_end() => ended,
+                Some(ended) = detect.next_end() => ended,
+                Some(ended) = rest.next_end() => ended,
             };
-            ended.context("a service was lost")??;
+            ended?;
         }
     }
 
     /// Asks every service to end, stage by stage, and waits until all have: so that what has been received is judged,
     /// and what has been judged is archived. Every stage is ended also if one before it failed.
-    pub async fn stop(self, log: &dyn Log) -> anyhow::Result<()> {
-        let [ingest, detect, rest] = self.stages;
-        let ingested = ingest.stop().await;
-        if !detect.tasks.is_empty() {
-            let judged = async {
-                consumed(log, Consumer::Match, Topic::Records).await?;
-                consumed(log, Consumer::Correlate, Topic::Matches).await
-            };
-            match tokio::time::timeout(LAST_JUDGED_WITHIN, judged).await {
-                Ok(judged) => judged?,
-                Err(_) => tracing::warn!(event = "stopped_before_all_was_judged"),
-            }
+    ///
+    /// With a budget it returns in time whatever the log does, and says by [`BrokenOff`] whom it did not wait for.
+    pub async fn stop(self, log: &dyn Log, within: Option<Duration>) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let answer = tokio::time::timeout(ANSWERED_WITHIN, log.end(Topic::Records, 0)).await;
+        let silent = !matches!(answer, Ok(Ok(_)));
+        if silent {
+            tracing::warn!(event = "stopping_without_the_log");
         }
-        let detected = detect.stop().await;
+        let until = |quarters: u32| {
+            within.map(|within| {
+                let usual = began + within / 4 * quarters;
+                if silent { usual.min(Instant::now() + SILENT_STAGE_WITHIN) } else { usual }
+            })
+        };
+        let mut broken_off = Vec::new();
+        let [ingest, detect, rest] = self.stages;
+        let ingested = ingest.stop(until(1), &mut broken_off).await;
+        if !silent && !detect.tasks.is_empty() {
+            judge_the_last(log).await;
+        }
+        let detected = detect.stop(until(3), &mut broken_off).await;
         // Who reads to the end must be able to read what has just been committed.
-        log.settle().await?;
-        let rested = rest.stop().await;
-        ingested.and(detected).and(rested)
+        let settled = match until(3) {
+            _ if silent => Ok(()),
+            Some(until) => tokio::time::timeout_at(until, log.settle()).await.unwrap_or(Ok(())),
+            None => log.settle().await,
+        };
+        let rested = rest.stop(until(4), &mut broken_off).await;
+        ingested.and(detected).and(rested)?;
+        settled?;
+        if broken_off.is_empty() { Ok(()) } else { Err(BrokenOff(broken_off).into()) }
+    }
+}
+
+/// Waits until all that has been received is judged, for a while.
+async fn judge_the_last(log: &dyn Log) {
+    let judged = async {
+        consumed(log, Consumer::Match, Topic::Records).await?;
+        consumed(log, Consumer::Correlate, Topic::Matches).await
+    };
+    match tokio::time::timeout(LAST_JUDGED_WITHIN, judged).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(event = "stopped_before_all_was_judged", error = format!("{error:#}")),
+        Err(_) => tracing::warn!(event = "stopped_before_all_was_judged"),
     }
 }
 

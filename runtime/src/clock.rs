@@ -23,6 +23,13 @@ impl Clock {
         (Clock(Arc::new(move || *time.lock().unwrap_or_else(PoisonError::into_inner))), hand)
     }
 
+    /// The machine's clock, set wrong by as much as its [`Hand`] has moved it.
+    pub fn adrift() -> (Clock, Hand) {
+        let start = Utc::now();
+        let (set, hand) = Clock::manual(start);
+        (Clock(Arc::new(move || Utc::now() + (set.now() - start))), hand)
+    }
+
     pub fn now(&self) -> DateTime<Utc> {
         (self.0)()
     }
@@ -34,7 +41,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// Moves a manual clock.
+/// Moves a clock that a test has made.
 #[derive(Clone, Debug)]
 pub struct Hand(Arc<Mutex<DateTime<Utc>>>);
 
@@ -55,5 +62,8 @@ mod tests {
         assert_eq!(clock.now(), start);
         hand.advance(TimeDelta::minutes(5));
         assert_eq!(clock.clone().now(), start + TimeDelta::minutes(5));
+        let (clock, hand) = Clock::adrift();
+        hand.advance(TimeDelta::hours(-1));
+        assert!(clock.now() <= Utc::now() - TimeDelta::hours(1));
     }
 }

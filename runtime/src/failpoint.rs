@@ -22,9 +22,21 @@ static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
 /// Ends or stops the process if this failpoint is armed and its time has come.
 pub fn reached(name: &str) {
+    reached_if(|armed| armed == name);
+}
+
+/// As [`reached`], at a place that several come to: `archive_before_commit@events` means one of them.
+pub fn reached_by(name: &str, who: &str) {
+    reached_if(|armed| match armed.split_once('@') {
+        None => armed == name,
+        Some((armed, meant)) => armed == name && meant == who,
+    });
+}
+
+fn reached_if(is_meant: impl Fn(&str) -> bool) {
     let armed = ARMED.get_or_init(|| std::env::var("HARRIER_FAILPOINT").ok().and_then(|text| parse(&text)));
     if let Some(armed) = armed
-        && armed.name == name
+        && is_meant(&armed.name)
         && armed.remaining.fetch_sub(1, Ordering::Relaxed) == 1
     {
         if armed.stops {

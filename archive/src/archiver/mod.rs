@@ -357,9 +357,9 @@ impl Writer {
         let bytes = changes.add.iter().map(|add| add.size).sum();
         let files = changes.add.iter().map(|add| self.delta.location(&add.path)).collect();
         self.delta.store().make_durable(files).await?;
-        runtime::failpoint::reached("archive_before_commit");
+        runtime::failpoint::reached_by("archive_before_commit", table.name);
         let outcome = self.delta.commit(changes, now).await?;
-        runtime::failpoint::reached("archive_after_commit");
+        runtime::failpoint::reached_by("archive_after_commit", table.name);
         if outcome == Outcome::Committed {
             self.since = None;
             for source in &mut self.sources {

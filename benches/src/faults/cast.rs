@@ -1,5 +1,6 @@
 //! The processes of `harrier`, and somebody who starts them again when they end, as a service manager would.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +9,8 @@ use super::group::Group;
 
 /// How long a process may take to end in good order: more than its own budget.
 const STOP_TIME_MAX: Duration = Duration::from_secs(90);
+
+const SIGTERM: i32 = 15;
 
 /// How long a service manager waits before it starts somebody again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
@@ -22,6 +25,8 @@ pub struct Actor {
     pub network: Option<String>,
     environment: Vec<(String, String)>,
     child: Option<Child>,
+    /// How long its log was when this life began.
+    said_before: u64,
     ended: Option<Instant>,
     /// How often it ended though nobody had ended it.
     pub ended_by_itself: u32,
@@ -31,7 +36,18 @@ impl Actor {
     pub fn new(role: &'static str, name: String, config: PathBuf, harrier: &Path) -> Actor {
         let harrier = harrier.to_owned();
         let (network, environment) = (None, Vec::new());
-        Actor { role, name, config, harrier, network, environment, child: None, ended: None, ended_by_itself: 0 }
+        Actor {
+            role,
+            name,
+            config,
+            harrier,
+            network,
+            environment,
+            child: None,
+            said_before: 0,
+            ended: None,
+            ended_by_itself: 0,
+        }
     }
 
     /// Sets a variable of all lives to come.
@@ -54,7 +70,8 @@ impl Actor {
             }
         };
         let said = std::fs::File::options().create(true).append(true).open(self.log_file(group))?;
-        command.args(["run", "--role", self.role, "--config"]).arg(&self.config);
+        self.said_before = said.metadata()?.len();
+        command.args(["run", "--verbose", "--role", self.role, "--config"]).arg(&self.config);
         command.env_remove("HARRIER_FAILPOINT").env_remove("HARRIER_BREAK");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(failpoint) = failpoint {
@@ -111,6 +128,13 @@ impl Actor {
         self.start(group, None)
     }
 
+    /// Whether it has come so far that it listens to signals. Before, SIGTERM is as good as SIGKILL.
+    fn has_started(&self, group: &Group) -> bool {
+        let said = std::fs::read(self.log_file(group)).unwrap_or_default();
+        let life = said.get(self.said_before as usize..).unwrap_or_default();
+        String::from_utf8_lossy(life).contains("\"event\":\"started\"")
+    }
+
     /// SIGTERM, and the wait for its end. Fails if it ends badly.
     pub fn terminate(&mut self, group: &Group) -> anyhow::Result<()> {
         self.signal("-TERM")?;
@@ -119,7 +143,8 @@ impl Actor {
         while began.elapsed() < STOP_TIME_MAX {
             if let Some(status) = child.try_wait()? {
                 let said = last_lines(&self.log_file(group), 3);
-                anyhow::ensure!(status.success(), "{} was asked to end, {status}: {said}", self.name);
+                let at_once = status.signal() == Some(SIGTERM) && !self.has_started(group);
+                anyhow::ensure!(status.success() || at_once, "{} was asked to end, {status}: {said}", self.name);
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));

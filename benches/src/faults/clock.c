@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,6 +51,13 @@ time_t time(time_t *also) {
   return precise.tv_sec;
 }
 
+/* Moments of clocks that count from the start of the machine are smaller. */
+static struct timespec real_moment(const struct timespec *until) {
+  struct timespec moved = *until;
+  if (moved.tv_sec > 1000000000) moved.tv_sec -= jumped();
+  return moved;
+}
+
 typedef int (*timedwait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
 
 int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
@@ -57,8 +65,16 @@ int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *
   static timedwait real;
   if (!real) real = (timedwait)dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
   if (!real) real = (timedwait)dlsym(RTLD_NEXT, "pthread_cond_timedwait");
-  struct timespec moved = *until;
-  /* Moments of clocks that count from the start of the machine are smaller. */
-  if (moved.tv_sec > 1000000000) moved.tv_sec -= jumped();
+  struct timespec moved = real_moment(until);
+  return real(condition, mutex, &moved);
+}
+
+/* What librdkafka waits by. Within libc it does not come by the function above. */
+typedef int (*until_wait)(cnd_t *, mtx_t *, const struct timespec *);
+
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until) {
+  static until_wait real;
+  if (!real) real = (until_wait)dlsym(RTLD_NEXT, "cnd_timedwait");
+  struct timespec moved = real_moment(until);
   return real(condition, mutex, &moved);
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::play::{Play, Setup};
+use super::play::{Outcome, Play, Setup};
 use super::{Backend, Fault, zombie};
 
 /// Every control; the names are those of `runtime::failpoint::BREAKS`.
@@ -43,6 +43,19 @@ pub const CONTROLS: [Fault; 5] = [
         },
     },
 ];
+
+/// Whether what came of it is what the lack of this guarantee leads to, and not some other harm.
+pub fn is_noticed(name: &str, outcome: &Outcome) -> bool {
+    let Outcome { difference, blobs, .. } = outcome;
+    let (lost, doubled) = (difference.lost > 0, difference.doubled > 0);
+    match name {
+        "offsets-before-outputs" => lost,
+        "output-outside-the-transaction" => !lost && (doubled || blobs.surplus > 0),
+        // The log has them all, once.
+        "archive-without-put-if-absent" => lost && blobs.surplus == 0,
+        _ => !lost && doubled,
+    }
+}
 
 fn halves_setup(_: Backend, kills: u32) -> Setup {
     Setup { played: Duration::from_secs(6) * kills, ..Setup::default() }
@@ -101,28 +114,42 @@ fn overtaken_while_restoring(play: &mut Play) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long an archiver may take to start, to take over and to commit, beyond the sleep that lets it.
-const TAKES_OVER_WITHIN: Duration = Duration::from_secs(15);
+/// How long an archiver may take to start, to take over and to commit.
+const TAKES_OVER_WITHIN: Duration = Duration::from_secs(120);
 
-/// Stops an archiver before its commit for so long that the other one takes over and commits.
+/// So many blobs come while an archiver sleeps: what the other one commits is more than what the first one will.
+const MEANWHILE_BLOBS: u64 = 3;
+
+/// Time for records to be judged, and for an archiver to end what it is at.
+const PAUSE: Duration = Duration::from_secs(6);
+
+/// Stops an archiver before its commit until the other one has taken over and committed.
 fn two_archivers(play: &mut Play) -> anyhow::Result<()> {
     play.start_all()?;
     play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_had() >= AT_WORK_BLOBS))?;
     while play.done < play.kills {
-        // Whoever is killed for it gives the lease to the other one: so the other one first, to have it back.
         let archivers = play.of("archive");
         let (sleeper, other) = (archivers[0], archivers[1]);
         play.cast[other].kill();
         play.cast[sleeper].kill();
-        let place = format!("archive_before_commit:{}:stop", 1 + play.dice.below(2));
-        play.start(sleeper, Some(&place))?;
-        let asleep = play.until(Duration::from_secs(20), |play| Ok(play.cast[sleeper].is_stopped()))?;
+        await_blobs(play)?;
+        play.start(sleeper, Some("archive_before_commit@events:1:stop"))?;
+        let asleep = play.until(TAKES_OVER_WITHIN, |play| Ok(play.cast[sleeper].is_stopped()))?;
+        await_blobs(play)?;
+        let before = play.versions_of("events");
         play.start(other, None)?;
-        play.tell(format_args!("{} sleeps: {asleep}", play.cast[sleeper].name));
-        play.wait(TAKES_OVER_WITHIN + zombie::asleep(play.backend))?;
+        let overtaken = play.until(TAKES_OVER_WITHIN, |play| Ok(play.versions_of("events") > before))?;
+        play.tell(format_args!("{} sleeps: {asleep}; is overtaken: {overtaken}", play.cast[sleeper].name));
         play.cast[sleeper].signal("-CONT")?;
         play.done += 1;
-        play.wait(Duration::from_secs(5))?;
+        play.wait(PAUSE)?;
     }
     Ok(())
+}
+
+/// Until some more records have come and are judged.
+fn await_blobs(play: &mut Play) -> anyhow::Result<()> {
+    let enough = play.blobs_had() + MEANWHILE_BLOBS;
+    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_had() >= enough))?;
+    play.wait(PAUSE)
 }

@@ -61,12 +61,12 @@ pub async fn run(global: &Global, options: &Demo, metrics: Arc<Metrics>) -> anyh
         result = services.until(play(&core, &tenant, global.quiet)) => result?,
         _ = tokio::signal::ctrl_c() => {
             println!("\nstopped; what was collected so far is in {}", folder.display());
-            services.stop(&*core.log).await?;
+            services.stop(&*core.log, None).await?;
             return Ok(Outcome::Incomplete);
         }
     };
     let (findings, records) = played?;
-    services.stop(&*core.log).await?;
+    services.stop(&*core.log, None).await?;
     server.finished().await;
     // After the services have ended, so that it says what they did in the end.
     let text = core.metrics.text()?;

@@ -52,7 +52,7 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
         consumed(&*core.log, Consumer::Correlate, Topic::Matches).await
     };
     services.until(judged).await??;
-    services.stop(&*core.log).await?;
+    services.stop(&*core.log, None).await?;
     // Where another process is the archiver, its next flush has our rows.
     for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
         consumed(&*core.log, Consumer::Archive, topic).await?;

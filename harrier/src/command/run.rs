@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use chrono::TimeDelta;
 use ingest::source::management_activity::{Pace, Poller, TenantSource};
 use ingest::source::{HEARTBEAT_INTERVAL, Health, beat};
@@ -16,7 +15,7 @@ use runtime::shutdown::Shutdown;
 
 use crate::cli::{Global, Role, Run};
 use crate::exit::{ConfigurationError, Outcome};
-use crate::services::{Core, REVISION, Services, Stage, config};
+use crate::services::{BrokenOff, Core, REVISION, Services, Stage, config};
 
 /// How often what everybody has consumed is deleted from the log, and what left the archive's tables from the disk.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(3600);
@@ -41,10 +40,15 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     start(&core, &mut services, options.role, &readiness, pace(&core.config))?;
     let operators = Operators { metrics: core.metrics.clone(), readiness, revision: REVISION };
     let server = runtime::http::serve(core.config.http.listen, operators, services.shutdown(Stage::Rest)).await?;
+    let stop = stop_signal()?;
     tracing::info!(event = "started", http = %server.address(), data_dir = %core.config.data_dir.display());
-    services.until(stop_signal()).await??;
+    services.until(stop).await??;
     tracing::info!(event = "stopping");
-    tokio::time::timeout(STOP_BUDGET, services.stop(&*core.log)).await.context("services did not stop in time")??;
+    match services.stop(&*core.log, Some(STOP_BUDGET)).await {
+        // As good an end as any other, but for the time that the steps will take again.
+        Err(error) if error.is::<BrokenOff>() => tracing::warn!(event = "stopped_within_steps", %error),
+        stopped => stopped?,
+    }
     server.finished().await;
     Ok(Outcome::Done)
 }
@@ -57,13 +61,15 @@ fn pace(config: &Config) -> Pace {
     Pace { poll_interval, backoff: defaults.backoff.min(poll_interval), ..defaults }
 }
 
-/// Returns when the process is asked to end.
-async fn stop_signal() -> anyhow::Result<()> {
+/// Waits until the process is asked to end. From this call on SIGTERM does not end it by itself.
+fn stop_signal() -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        result = tokio::signal::ctrl_c() => Ok(result?),
-    }
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => Ok(()),
+            result = tokio::signal::ctrl_c() => Ok(result?),
+        }
+    })
 }
 
 /// Starts the services of a role.

@@ -11,7 +11,7 @@ use chrono::Utc;
 use simulate::{Options, Pace};
 
 use crate::binary::{Counts, Harrier, command, finish, until};
-use crate::sample::{joined, lines};
+use crate::sample::{Dice, joined, lines};
 use crate::service::{Service, Tenant, configure};
 
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(180);
@@ -99,6 +99,44 @@ fn a_detector_that_sleeps_and_wakes_changes_nothing() {
     ends_as_an_import(roles, 3, &tenant, &options);
 }
 
+/// Places between two effects on Kafka, each with the number of a role that comes there.
+const PLACES: [(&str, usize); 5] = [
+    ("kafka_outputs_written:2", 0),
+    ("kafka_fenced:1", 1),
+    ("kafka_before_commit:2", 2),
+    ("archive_before_commit:1", 3),
+    ("kafka_after_commit:1", 1),
+];
+
+/// Five kills at those places, five at random moments of random roles. `benches faults` does it by the hundred.
+#[test]
+fn ten_kills_of_any_role_change_nothing() {
+    let Some(broker) = broker::broker() else { return };
+    let mut dice = Dice::from_environment();
+    let mut options = small_world(dice.below(1_000));
+    options.pace = Pace::Fast { real: Duration::from_secs(40) };
+    println!("world {} ends {}", options.seed, options.end.to_rfc3339());
+    let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
+    let log = log(&broker.addresses, "kills");
+    let names = ["ingest", "detect", "detect", "archive", "notify"];
+    let mut roles: Vec<Role> = names.map(|name| Role::start(name, &options, &tenant, &log)).into();
+    assert!(until(SETTLE_TIME_MAX, || tenant.fake.served().blobs_fetched_once > 0), "nothing comes");
+    for (place, role) in PLACES {
+        let random = dice.below(names.len() as u64) as usize;
+        roles[random].service.take().unwrap().kill();
+        roles[random].service = Some(Service::spawn_as(&roles[random].config, names[random], None));
+        // Nothing to wait for: the moment is the point.
+        until(Duration::from_millis(dice.below(3_000)), || false);
+        roles[role].service.take().unwrap().kill();
+        let code = Service::spawn_as(&roles[role].config, names[role], Some(place)).ended(SETTLE_TIME_MAX);
+        assert_eq!(code, None, "{place} was reached");
+        println!("{} killed, then {} at {place}; {:?}", names[random], names[role], tenant.fake.served());
+        roles[role].service = Some(Service::spawn_as(&roles[role].config, names[role], None));
+    }
+    ends_as_an_import(roles, 3, &tenant, &options);
+}
+
 /// Waits until the archivist has all records, ends every role, and compares with an import into an embedded log.
 fn ends_as_an_import(mut roles: Vec<Role>, archivist: usize, tenant: &Tenant, options: &Options) {
     let began = Instant::now();
@@ -132,6 +170,47 @@ fn ends_as_an_import(mut roles: Vec<Role>, archivist: usize, tenant: &Tenant, op
     assert_eq!(archive.harrier.events(), file_import.events());
     assert_eq!(archive.harrier.number("SELECT count(*) FROM dead_letters"), 0);
     assert_eq!(archive.service.take().unwrap().terminate(), Some(0));
+}
+
+/// Without a broker nobody can finish a step. Every role ends all the same, in time and in good order: what it was at is
+/// done again by the next.
+#[test]
+fn every_role_ends_in_time_though_the_broker_is_gone() {
+    let Some(broker) = broker::start("gone") else { return };
+    let mut options = small_world(13);
+    options.pace = Pace::Fast { real: Duration::from_secs(120) };
+    let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
+    let log = log(&broker.addresses, "gone");
+    let names = ["ingest", "detect", "archive", "notify", "all"];
+    let mut roles: Vec<Role> = names.map(|name| Role::start(name, &options, &tenant, &log)).into();
+    let at_work = |role: &Role| role.service().metric("harrier_log_commits_total", &["consumer=\"match\""]) > 0.0;
+    assert!(until(SETTLE_TIME_MAX, || roles.iter().any(at_work)), "there is work to be broken off");
+    broker.kill(1);
+    for role in &roles {
+        role.service().signal("-TERM");
+    }
+    let began = Instant::now();
+    let (mut open, mut said) = (names.to_vec(), String::new());
+    // Less than a service manager waits.
+    let all_ended = until(Duration::from_secs(60), || {
+        for (name, role) in names.iter().zip(&mut roles) {
+            if open.contains(name) && !role.service.as_mut().unwrap().lives() {
+                open.retain(|open| open != name);
+                println!("{:?}: {name} has ended", began.elapsed());
+            }
+        }
+        open.is_empty()
+    });
+    for (name, role) in names.iter().zip(&mut roles) {
+        let service = role.service.take().unwrap();
+        said.push_str(&format!("--- {name}\n{}\n", service.stderr()));
+        if !open.contains(name) {
+            let code = service.ended(Duration::from_secs(1));
+            assert_eq!(code, Some(0), "{name}\n{said}");
+        }
+    }
+    assert!(all_ended, "{open:?} go on\n{said}");
 }
 
 #[test]

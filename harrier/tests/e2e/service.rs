@@ -114,7 +114,8 @@ impl Service {
         Service::spawn_as(config, "all", failpoint)
     }
 
-    fn spawn_as(config: &Path, role: &str, failpoint: Option<&str>) -> Service {
+    /// As [`Service::spawn`], in one role.
+    pub fn spawn_as(config: &Path, role: &str, failpoint: Option<&str>) -> Service {
         let mut command = command();
         command.args(["run", "--role", role, "--config"]).arg(config).stdout(Stdio::null());
         if let Some(failpoint) = failpoint {

@@ -273,6 +273,28 @@ async fn only_the_holder_of_the_lease_polls_and_a_lost_lease_writes_nothing() {
     slow.stop().await;
 }
 
+/// Each time while the poller has plans for moments of the clock before.
+#[tokio::test]
+async fn a_clock_that_is_set_keeps_nobody_from_what_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, log) = (Server::start().await, open(folder.path()));
+    let (clock, hand) = runtime::clock::Clock::adrift();
+    let running = run_by(clock, source(&server.base()), pace(), &log);
+    for (number, hours) in [0, 3, -3, -3, 3].into_iter().enumerate() {
+        hand.advance(TimeDelta::hours(hours));
+        if number == 3 {
+            // While it is slow, what has just come lies in its future.
+            let before = server.count(is_list);
+            running.until(&log, |_| server.count(is_list) > before + 3).await;
+            continue;
+        }
+        let id = format!("b{number}");
+        server.add(&id, 0, records(&id, 1));
+        running.until(&log, |held| is_committed(held, &id)).await;
+    }
+    running.stop().await;
+}
+
 fn lease_number() -> u32 {
     (schemas::json::key_hash(&["t1"]) & 0x7fff_ffff) as u32
 }

@@ -332,11 +332,15 @@ pub struct Running {
 }
 
 pub fn run(source: TenantSource, pace: Pace, log: &Arc<dyn Log>) -> Running {
+    run_by(Clock::system(), source, pace, log)
+}
+
+pub fn run_by(clock: Clock, source: TenantSource, pace: Pace, log: &Arc<dyn Log>) -> Running {
     let poller = Poller::new(source, pace).unwrap();
     let (trigger, shutdown) = shutdown::channel();
     let (metrics, health) = (Metrics::new("test"), Health::default());
     let (log, own, problems) = (log.clone(), metrics.clone(), health.clone());
-    let task = tokio::spawn(async move { poller.run(log, Clock::system(), shutdown, own, problems).await });
+    let task = tokio::spawn(async move { poller.run(log, clock, shutdown, own, problems).await });
     Running { trigger, task, metrics, health }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use runtime::clock::Clock;
@@ -28,6 +28,15 @@ use crate::source::Health;
 
 /// Shortest wait, so that a moment that has just passed does not make the loop spin.
 const WAIT_MIN: Duration = Duration::from_millis(1);
+
+/// Longest wait, so that a clock which has been set meanwhile is noticed soon.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How far the wall clock may get ahead of the steady one, or fall behind, between two looks. Beyond it somebody has set
+/// it, and what the machine has planned by it is not to be kept: set back by an hour, it would wait for that hour; set
+/// ahead, it would move the cursor over what has not been listed. A new machine compares its clock with the service's
+/// before it lists anything.
+const CLOCK_JUMP: TimeDelta = TimeDelta::seconds(5);
 
 /// Polls one tenant.
 #[derive(Clone, Debug)]
@@ -123,6 +132,7 @@ impl Poller {
             in_flight: HashMap::new(),
             renew_at: now + self.pace.lease_hold / 3,
             prune_at: now,
+            looked: (now, Instant::now()),
         };
         let result = session.run(shutdown).await;
         reporter.problems(Vec::new().into_iter());
@@ -157,6 +167,8 @@ struct Session<'a> {
     in_flight: HashMap<tokio::task::Id, Call>,
     renew_at: DateTime<Utc>,
     prune_at: DateTime<Utc>,
+    /// The last look at both clocks.
+    looked: (DateTime<Utc>, Instant),
 }
 
 impl Session<'_> {
@@ -164,6 +176,9 @@ impl Session<'_> {
     async fn run(&mut self, shutdown: &Shutdown) -> Result<(), LogError> {
         loop {
             let now = self.clock.now();
+            if self.has_jumped(now) {
+                return Ok(());
+            }
             if now >= self.renew_at {
                 self.renew(now).await?;
             }
@@ -186,7 +201,7 @@ impl Session<'_> {
             };
             self.reporter.feeds(self.machine.feeds());
             let until = until.into_iter().chain([self.renew_at, self.prune_at]).min().unwrap_or(now);
-            let wait = std_duration(until - now).max(WAIT_MIN);
+            let wait = std_duration(until - now).clamp(WAIT_MIN, WAIT_MAX);
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return Ok(()),
@@ -194,6 +209,18 @@ impl Session<'_> {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Whether somebody has set the clock since the last look.
+    fn has_jumped(&mut self, now: DateTime<Utc>) -> bool {
+        let (clock, steady) = std::mem::replace(&mut self.looked, (now, Instant::now()));
+        let passed = TimeDelta::from_std(steady.elapsed()).unwrap_or(TimeDelta::MAX);
+        let ahead = (now - clock) - passed;
+        if ahead.abs() < CLOCK_JUMP {
+            return false;
+        }
+        tracing::warn!(event = "clock_jumped", tenant = %self.writer.tenant, ahead_seconds = ahead.num_seconds());
+        true
     }
 
     fn spawn(&mut self, call: Call, now: DateTime<Utc>) {

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::effect::{Effects, Note, Unreadable, coverage};
+use super::limits::longest_wait;
 use super::settings::Pace;
 use super::wire::{Api, BlobKey, BlobRead, Entry};
 use crate::hex;
@@ -31,6 +32,9 @@ const PAGE_FAILURES_MAX: u32 = 5;
 
 /// Blobs waiting at most before no further window is listed: they take memory, and the ledger knows none of the rest.
 const PENDING_MAX: usize = 50_000;
+
+/// How far ahead a cursor may lie: less than is listed again each time, and more than hosts differ by that poll in turn.
+const CURSOR_AHEAD: TimeDelta = TimeDelta::minutes(30);
 
 /// A feed.
 #[derive(Clone, Debug)]
@@ -92,13 +96,20 @@ pub struct Moment {
 }
 
 impl Feed {
+    /// A feed that goes on where the ledger says, but for moments that lie ahead: they were noted under a clock that has
+    /// been set back since. What is to wait for them does not, and where the cursor is one of them, nobody knows what has
+    /// been listed: all that the service keeps is listed again, and blobs that are known stay known.
     pub fn new(
         tenant: Tenant,
         content_type: String,
-        row: FeedRow,
+        mut row: FeedRow,
         blobs: BTreeMap<String, BlobRow>,
+        pace: &Pace,
         now: DateTime<Utc>,
     ) -> Feed {
+        row.cursor.take_if(|cursor| *cursor > now + CURSOR_AHEAD);
+        row.started = row.started.map(|started| started.min(now));
+        row.warming_since = row.warming_since.map(|since| since.min(now));
         let listing = Listing { due: now, in_flight: false, failures: 0, window: None };
         let mut feed = Feed {
             tenant,
@@ -111,7 +122,10 @@ impl Feed {
             gaps: BTreeSet::new(),
             listing,
         };
-        for (id, row) in blobs {
+        for (id, mut row) in blobs {
+            if let BlobState::Retrying(retrying) = &mut row.state {
+                retrying.next_try = retrying.next_try.min(now + longest_wait(pace, retrying.attempts));
+            }
             feed.remember(id, row);
         }
         feed

@@ -101,10 +101,7 @@ impl Limits {
     pub fn wait(&mut self, pace: &Pace, times: u32, retry_after: Option<TimeDelta>) -> TimeDelta {
         let wait = match retry_after {
             Some(asked) => asked.clamp(TimeDelta::zero(), pace.retry_after_max),
-            None => {
-                let doublings = times.saturating_sub(1).min(16);
-                (pace.backoff * (1_i32 << doublings)).min(pace.backoff_max)
-            }
+            None => doubled(pace, times),
         };
         let permille = (self.next_random() % 500) as i32;
         wait + wait * permille / 1_000
@@ -117,6 +114,17 @@ impl Limits {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
+}
+
+/// The n-th wait in a row, without what chance adds.
+fn doubled(pace: &Pace, times: u32) -> TimeDelta {
+    let doublings = times.saturating_sub(1).min(16);
+    (pace.backoff * (1_i32 << doublings)).min(pace.backoff_max)
+}
+
+/// The longest that the n-th wait in a row comes to where nobody has asked for more.
+pub fn longest_wait(pace: &Pace, times: u32) -> TimeDelta {
+    doubled(pace, times) * 3 / 2
 }
 
 fn interval(pace: &Pace) -> TimeDelta {

@@ -95,7 +95,7 @@ impl Machine {
             let row = ledger.feeds.remove(content_type).unwrap_or_default();
             let blobs = ledger.blobs.remove(content_type).unwrap_or_default();
             let was_disabled = row.disabled;
-            let feed = Feed::new(source.tenant.clone(), content_type.clone(), row, blobs, now);
+            let feed = Feed::new(source.tenant.clone(), content_type.clone(), row, blobs, &pace, now);
             Lane { feed, standing: Standing::Unknown, was_disabled, stopped: None }
         };
         Machine {

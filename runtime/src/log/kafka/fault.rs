@@ -158,6 +158,8 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
                 | Code::LeaderNotAvailable
                 | Code::UnknownTopicOrPartition
                 | Code::UnknownPartition
+                | Code::DestroyBroker
+                | Code::OffsetNotAvailable
         )
     )
 }
@@ -172,13 +174,21 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where a partition begins and ends, as the consumer sees it: what is not decided yet is beyond the end for one who
 /// reads what is committed.
+///
+/// A client asks the broker that it takes for the leader. One that has seen the partition without a leader, and reads
+/// nothing of it, would believe for up to fifteen minutes that there is none: so it is made to look.
 pub(super) fn bounds(consumer: &BaseConsumer<Faults>, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
     let began = Instant::now();
     loop {
         consumer.context().serve(consumer);
         match consumer.fetch_watermarks(topic, partition as i32, ASK) {
             Ok((begins, end)) => return Ok((begins.max(0) as u64, end.max(0) as u64)),
-            Err(error) if is_passing(&error) && began.elapsed() < ASKED_FOR => std::thread::sleep(ASK_AGAIN),
+            Err(error) if is_passing(&error) && began.elapsed() < ASKED_FOR => {
+                std::thread::sleep(ASK_AGAIN);
+                if let Err(error) = consumer.fetch_metadata(Some(topic), ASK) {
+                    tracing::debug!(event = "metadata_not_had", topic, error = %error);
+                }
+            }
             Err(error) => return Err(fault(&error, &format!("to read the topic {topic}"))),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::OAuthToken;
@@ -25,6 +25,9 @@ const DECIDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Most messages that wait in librdkafka's queue are bounded by it; a full one is waited for so long at a time.
 const QUEUE_WAIT: Duration = Duration::from_millis(20);
+
+/// How long a group's coordinator may take to note offsets. Longer than [`CALL`], which librdkafka does not keep to here.
+const OFFSETS_WITHIN: Duration = Duration::from_secs(15);
 
 /// Between the word of the last message and its event being done with.
 const EVENT_WAIT: Duration = Duration::from_micros(50);
@@ -112,9 +115,17 @@ pub(super) struct Post<'m> {
 }
 
 /// Offsets that move with a step, for the group and so for everybody's tools.
-pub(super) struct Moves<'m> {
+pub(super) struct Moves {
     pub offsets: TopicPartitionList,
-    pub group: &'m ConsumerGroupMetadata,
+    pub group: ConsumerGroupMetadata,
+}
+
+/// Why a transaction could not be filled.
+enum NotFilled {
+    /// With the length of the message that it came for, if it was one.
+    Failed(KafkaError, usize),
+    /// A call does not come back, so nothing more can be asked of this producer, not even to abort.
+    Stuck(KafkaError),
 }
 
 /// What became of a step that was not taken.
@@ -134,7 +145,7 @@ pub(super) enum NotTaken {
 
 /// A producer that has fenced all who had its transactional id before.
 pub(super) struct Producer {
-    inner: ThreadedProducer<Deliveries>,
+    inner: Arc<ThreadedProducer<Deliveries>>,
     /// A message could not be delivered. librdkafka then begins its numbering anew, and purges what is sent meanwhile.
     spent: AtomicBool,
 }
@@ -148,7 +159,7 @@ impl Producer {
             .create_with_context(Deliveries::new(faults.clone()))
             .map_err(|error| fault(&error, &what))?;
         initialise(&inner, &what)?;
-        Ok(Producer { inner, spent: AtomicBool::new(false) })
+        Ok(Producer { inner: Arc::new(inner), spent: AtomicBool::new(false) })
     }
 
     /// Whether this producer should take no further step: open another.
@@ -160,13 +171,15 @@ impl Producer {
     pub(super) fn transact<'m>(
         &self,
         posts: impl Iterator<Item = Post<'m>>,
-        moves: Option<&Moves<'_>>,
+        moves: Option<Moves>,
     ) -> Result<Vec<(usize, u64)>, NotTaken> {
         *self.inner.context().lock() = Outcome::default();
         self.inner.begin_transaction().map_err(NotTaken::Fenced)?;
         crate::failpoint::reached("kafka_begun");
-        if let Err((error, bytes)) = self.fill(posts, moves) {
-            return Err(self.give_up(error, bytes));
+        match self.fill(posts, moves) {
+            Ok(()) => {}
+            Err(NotFilled::Failed(error, bytes)) => return Err(self.give_up(error, bytes)),
+            Err(NotFilled::Stuck(error)) => return Err(NotTaken::Fenced(error)),
         }
         crate::failpoint::reached("kafka_before_commit");
         let began = Instant::now();
@@ -189,11 +202,7 @@ impl Producer {
         Ok(std::mem::take(&mut self.inner.context().lock().offsets))
     }
 
-    fn fill<'m>(
-        &self,
-        posts: impl Iterator<Item = Post<'m>>,
-        moves: Option<&Moves<'_>>,
-    ) -> Result<(), (KafkaError, usize)> {
+    fn fill<'m>(&self, posts: impl Iterator<Item = Post<'m>>, moves: Option<Moves>) -> Result<(), NotFilled> {
         for post in posts {
             let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(post.topic, post.index)
                 .partition(post.partition as i32);
@@ -201,7 +210,7 @@ impl Producer {
             record.payload = post.value;
             while let Err((error, back)) = self.inner.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err((error, post.value.map_or(0, <[u8]>::len)));
+                    return Err(NotFilled::Failed(error, post.value.map_or(0, <[u8]>::len)));
                 }
                 std::thread::sleep(QUEUE_WAIT);
                 record = back;
@@ -210,16 +219,35 @@ impl Producer {
         }
         // `commit_transaction` would wait for them as well, but in steps of a tenth of a second.
         if !self.inner.context().wait() {
-            return Err((KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut), 0));
+            return Err(NotFilled::Failed(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut), 0));
         }
         while self.inner.in_flight_count() > 0 {
             std::thread::sleep(EVENT_WAIT);
         }
         crate::failpoint::reached("kafka_outputs_written");
-        if let Some(moves) = moves {
-            self.inner.send_offsets_to_transaction(&moves.offsets, moves.group, CALL).map_err(|error| (error, 0))?;
+        moves.map_or(Ok(()), |moves| self.send_offsets(moves))
+    }
+
+    /// On a thread, because librdkafka does not keep to the timeout of this one call (its issue 5456): where the
+    /// coordinator of the group has gone, it may come back when another broker comes or goes, and so never (5511). A
+    /// thread that is left behind ends then; whoever opens this transactional id next fences what it does.
+    fn send_offsets(&self, moves: Moves) -> Result<(), NotFilled> {
+        let (inner, (told, answer)) = (self.inner.clone(), mpsc::channel());
+        let send = move || {
+            let sent = inner.send_offsets_to_transaction(&moves.offsets, &moves.group, CALL);
+            // Before anybody is told: the last to hold the producer waits for its threads.
+            drop(inner);
+            // Nobody listens any more if it took too long.
+            let _ = told.send(sent);
+        };
+        let timed_out = KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut);
+        if std::thread::Builder::new().name("log-offsets".into()).spawn(send).is_err() {
+            return Err(NotFilled::Failed(timed_out, 0));
         }
-        Ok(())
+        match answer.recv_timeout(OFFSETS_WITHIN) {
+            Ok(sent) => sent.map_err(|error| NotFilled::Failed(error, 0)),
+            Err(_) => Err(NotFilled::Stuck(timed_out)),
+        }
     }
 
     /// Aborts, if that is what is left, and says what it comes to.
@@ -310,4 +338,43 @@ fn is_fatal(error: &KafkaError) -> bool {
                     | Code::InvalidProducerIdMapping
             )
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::{MockCluster, MockCoordinator};
+
+    use super::*;
+    use crate::log::kafka::{BROKERS_WITHIN, Security};
+
+    /// A mock broker, because what is shown is how long a call takes, not that a transaction is one.
+    #[test]
+    fn a_group_whose_coordinator_is_gone_holds_nobody_up() {
+        let cluster = MockCluster::new(2).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        cluster.coordinator(MockCoordinator::Transaction("id".into()), 1).unwrap();
+        cluster.coordinator(MockCoordinator::Group("g".into()), 2).unwrap();
+        let settings = Settings {
+            brokers: vec![cluster.bootstrap_servers()],
+            prefix: "harrier".into(),
+            partitions: 1,
+            replication: 1,
+            security: Security::default(),
+            options: BTreeMap::new(),
+            cache_folder: std::path::PathBuf::new(),
+            brokers_within: BROKERS_WITHIN,
+        };
+        let producer = Producer::open(&settings, &Faults::default(), "id").unwrap();
+        let member: BaseConsumer<Faults> =
+            settings.member("g").unwrap().create_with_context(Faults::default()).unwrap();
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset("t", 0, rdkafka::Offset::Offset(1)).unwrap();
+        let moves = Moves { offsets, group: member.group_metadata().unwrap() };
+        cluster.broker_down(2).unwrap();
+        let began = Instant::now();
+        let taken = producer.transact(std::iter::empty(), Some(moves));
+        assert!(matches!(taken, Err(NotTaken::Fenced(_) | NotTaken::Aborted(_))), "{taken:?}");
+        assert!(began.elapsed() < 4 * OFFSETS_WITHIN, "{:?}", began.elapsed());
+    }
 }

@@ -60,8 +60,10 @@ struct Lanes {
 /// A cursor and what is known of it without waiting for its user.
 struct Shared {
     lane: usize,
+    client: Arc<BaseConsumer<Faults>>,
     at: Mutex<(u64, Instant)>,
-    cursor: Mutex<Cursor>,
+    /// Made by its first user, who may wait for brokers.
+    cursor: Mutex<Option<Cursor>>,
 }
 
 struct Cursor {
@@ -135,11 +137,18 @@ impl Reader {
     ) -> Result<Vec<Message>, LogError> {
         let shared = self.cursor(topic, partition, from)?;
         let mut cursor = shared.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.read_with(&mut cursor, (topic, partition), from, limit);
-        *shared.at.lock().unwrap_or_else(PoisonError::into_inner) = (cursor.at, Instant::now());
+        let result = match &mut *cursor {
+            Some(cursor) => Ok(cursor),
+            None => self.begin(&shared.client, topic, partition, from).map(|begun| cursor.insert(begun)),
+        }
+        .and_then(|cursor| {
+            let messages = self.read_with(cursor, (topic, partition), from, limit)?;
+            *shared.at.lock().unwrap_or_else(PoisonError::into_inner) = (cursor.at, Instant::now());
+            Ok(messages)
+        });
+        drop(cursor);
         if result.is_err() {
             // Where it stands after an error is not worth knowing.
-            drop(cursor);
             self.give_up((topic, partition), &shared);
         }
         result
@@ -207,7 +216,7 @@ impl Reader {
         fault(error, &format!("to read the topic {}", self.settings.name(topic.name())))
     }
 
-    /// A cursor that nobody uses, best one that stands where it is to read.
+    /// A cursor that nobody uses, best one that stands where it is to read. Waits for nobody: it holds up all others.
     fn cursor(&self, topic: Topic, partition: u32, from: u64) -> Result<Arc<Shared>, LogError> {
         let mut lanes = self.lock();
         self.sweep(&mut lanes);
@@ -227,8 +236,8 @@ impl Reader {
                     .map_err(|error| fault(&error, "a consumer"))?;
                 lanes.clients.push(Arc::new(client));
             }
-            let client = lanes.clients[lane].clone();
-            let shared = Arc::new(self.begin(client, lane, topic, partition, from)?);
+            let (client, at) = (lanes.clients[lane].clone(), Mutex::new((from, Instant::now())));
+            let shared = Arc::new(Shared { lane, client, at, cursor: Mutex::new(None) });
             lanes.cursors.entry((topic, partition)).or_default().push(shared.clone());
             return Ok(shared);
         }
@@ -238,16 +247,15 @@ impl Reader {
 
     fn begin(
         &self,
-        client: Arc<BaseConsumer<Faults>>,
-        lane: usize,
+        client: &Arc<BaseConsumer<Faults>>,
         topic: Topic,
         partition: u32,
         from: u64,
-    ) -> Result<Shared, LogError> {
+    ) -> Result<Cursor, LogError> {
         let name = self.settings.name(topic.name());
         let failed = |error: KafkaError| fault(&error, &format!("to read the topic {name}"));
         // A client that does not know who leads a partition looks only twice a second: so it is made to look now.
-        bounds(&client, &name, partition)?;
+        bounds(client, &name, partition)?;
         // Before the assignment: messages that come between the two would go to the client's common queue.
         let mut queue = client
             .split_partition_queue(&name, partition as i32)
@@ -257,8 +265,8 @@ impl Reader {
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(&name, partition as i32, Offset::Offset(from as i64)).map_err(failed)?;
         client.incremental_assign(&assignment).map_err(failed)?;
-        let cursor = Cursor { client, queue, at: from, held: None, ended: false, moved: true, void_until: 0 };
-        Ok(Shared { lane, at: Mutex::new((from, Instant::now())), cursor: Mutex::new(cursor) })
+        let client = client.clone();
+        Ok(Cursor { client, queue, at: from, held: None, ended: false, moved: true, void_until: 0 })
     }
 
     fn sweep(&self, lanes: &mut Lanes) {
@@ -270,7 +278,9 @@ impl Reader {
             cursors.retain(|shared| {
                 let idle = shared.at.lock().unwrap_or_else(PoisonError::into_inner).1.elapsed() > IDLE_MAX;
                 let Some(cursor) = shared.cursor.try_lock().ok().filter(|_| idle) else { return true };
-                self.unassign(&cursor.client, *topic, *partition);
+                if cursor.is_some() {
+                    self.unassign(&shared.client, *topic, *partition);
+                }
                 false
             });
         }
@@ -282,8 +292,7 @@ impl Reader {
         let before = cursors.len();
         cursors.retain(|shared| !Arc::ptr_eq(shared, gone));
         if cursors.len() < before {
-            let client = gone.cursor.lock().unwrap_or_else(PoisonError::into_inner).client.clone();
-            self.unassign(&client, topic, partition);
+            self.unassign(&gone.client, topic, partition);
         }
     }
 

@@ -170,7 +170,7 @@ impl Tenure {
                 self.lost()
             })?;
             let moves = (!txn.inputs.is_empty()).then(|| self.moves(inner, txn)).transpose()?;
-            let moves = moves.map(|offsets| Moves { offsets, group: &group });
+            let moves = moves.map(|offsets| Moves { offsets, group });
             let outputs =
                 resolved.places.iter().zip(&resolved.values).enumerate().map(|(index, (place, value))| Post {
                     topic: names.get(&place.0).map_or("", String::as_str),
@@ -186,7 +186,7 @@ impl Tenure {
                 value: post.value.as_deref(),
                 index: usize::MAX,
             });
-            match work.producer.transact(outputs.chain(own), moves.as_ref()) {
+            match work.producer.transact(outputs.chain(own), moves) {
                 Ok(offsets) => return Ok(offsets),
                 Err(NotTaken::OldMembership(error)) if attempt < MEMBERSHIP_ATTEMPTS_MAX => {
                     tracing::debug!(event = "step_begun_again", consumer = self.unit.consumer.name(), error = %error);

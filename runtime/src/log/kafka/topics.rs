@@ -112,6 +112,12 @@ fn wanted(settings: &Settings) -> Vec<Wanted> {
     topics
 }
 
+/// Said of a setting that the broker does not tell.
+const UNKNOWN: &str = "unknown";
+
+/// How long the settings of a topic may take to be told.
+const SETTINGS_KNOWN_WITHIN: Duration = Duration::from_secs(10);
+
 /// Makes what is missing, checks what is there, and returns the log's id.
 pub(super) fn prepare(settings: &Settings, faults: &Faults) -> Result<String, LogError> {
     let reading = settings.reading()?;
@@ -138,7 +144,7 @@ pub(super) fn prepare(settings: &Settings, faults: &Faults) -> Result<String, Lo
             return Err(Refused::Replicas { topic: topic.name.clone(), found: replicas, wanted }.into());
         }
     }
-    check(&admin, &there)?;
+    check_once_known(&admin, &there)?;
     // Clients take their time to end.
     std::thread::spawn(move || drop((admin, consumer)));
     log_id(settings, faults)
@@ -235,6 +241,21 @@ fn create(admin: &AdminClient<Faults>, topics: &[&Wanted], settings: &Settings) 
     Ok(())
 }
 
+/// A broker that has just started, or has just been told of a topic, may know the topic but not its settings yet.
+fn check_once_known(admin: &AdminClient<Faults>, topics: &[&Wanted]) -> Result<(), LogError> {
+    let began = Instant::now();
+    loop {
+        match check(admin, topics) {
+            Err(LogError::Refused(Refused::Setting { found, .. }))
+                if found == UNKNOWN && began.elapsed() < SETTINGS_KNOWN_WITHIN =>
+            {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            result => return result,
+        }
+    }
+}
+
 fn check(admin: &AdminClient<Faults>, topics: &[&Wanted]) -> Result<(), LogError> {
     if topics.is_empty() {
         return Ok(());
@@ -262,7 +283,7 @@ fn check(admin: &AdminClient<Faults>, topics: &[&Wanted]) -> Result<(), LogError
                 }
             };
             if !holds {
-                let found = found.get(setting).copied().unwrap_or("unknown").to_owned();
+                let found = found.get(setting).copied().unwrap_or(UNKNOWN).to_owned();
                 return Err(Refused::Setting { topic: topic.name.clone(), setting, found, wanted }.into());
             }
         }

@@ -359,3 +359,17 @@ fn slow_listings_do_not_keep_blobs_from_being_fetched() {
     }
     assert_eq!(play.fetched.len(), 20);
 }
+
+#[test]
+fn moments_noted_under_a_clock_that_was_ahead_hold_nothing_up() {
+    let mut play = play(is_blob, Outcome::Failed(Trouble::Connection));
+    play.now = start() + TimeDelta::hours(3);
+    play.run_until(start() + TimeDelta::hours(3) + TimeDelta::seconds(10));
+    assert!(play.fetched.is_empty(), "it has failed and waits");
+    // Set right, and the poller begins again.
+    play.now = start() + TimeDelta::minutes(1);
+    play.restart();
+    play.show(FEED, start() + TimeDelta::milliseconds(90_500));
+    play.run_until(start() + TimeDelta::minutes(20));
+    assert_eq!(play.fetched.len(), 2, "{:?}", play.ledger);
+}
