@@ -26,6 +26,8 @@ pub struct Options {
     pub delivery: Delivery,
     pub pace: Pace,
     pub faults: Vec<Fault>,
+    /// Whether the faults meet every request that they can meet, so that nothing is ever answered as it should be.
+    pub always_faulty: bool,
     /// Whether all subscriptions exist from the beginning, as an earlier life of the reader would have left them.
     pub subscribed: bool,
     /// How long a request is left without an answer where that is the fault.
@@ -56,6 +58,7 @@ impl Options {
             delivery: Delivery::default(),
             pace: Pace::AllAtOnce,
             faults: Vec::new(),
+            always_faulty: false,
             subscribed: false,
             silence: Duration::from_secs(600),
             late_within: Duration::from_secs(20),

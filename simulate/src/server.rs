@@ -55,7 +55,7 @@ impl FakeTenant {
             let is_ahead = Dice::new(options.seed, "clock", 0).percent(50);
             options.end += TimeDelta::hours(if is_ahead { 1 } else { -1 });
         }
-        let faults = FaultPlan::new(options.seed, &options.faults);
+        let faults = FaultPlan::new(options.seed, &options.faults, options.always_faulty);
         let templates = options.backlog.map(|_| Arc::new(Templates::new(options.seed)));
         let (world, shelf) = match (&options.backlog, &templates) {
             (Some(backlog), Some(templates)) => (World::default(), Shelf::backlog(backlog, templates, &options)),
@@ -75,7 +75,7 @@ impl FakeTenant {
             tokens: Tokens::new(&options.client_secret),
             faults,
             subscriptions: Mutex::new(subscribed.iter().map(|name| (*name, Subscription::default())).collect()),
-            fetched: Mutex::new(vec![false; shelf.len()]),
+            fetched: Mutex::new(vec![None; shelf.len()]),
             counters: Counters::default(),
             connections: Arc::clone(&connections),
             entered: AtomicU64::new(0),
@@ -109,6 +109,11 @@ impl FakeTenant {
         self.service.truth()
     }
 
+    /// How long each blob that was fetched had been there: from when it was listed, or the server began.
+    pub fn lags(&self) -> Vec<std::time::Duration> {
+        locked(&self.service.fetched).iter().flatten().map(|lag| lag.to_std().unwrap_or_default()).collect()
+    }
+
     /// Answers what is under way, then ends.
     pub async fn stop(self) {
         self.shutdown.send_replace(true);
@@ -133,7 +138,7 @@ impl Service {
             listings: read(&counters.listings),
             blobs_listed: read(&counters.blobs_listed),
             blobs_fetched: read(&counters.blobs_fetched),
-            blobs_fetched_once: fetched.iter().filter(|once| **once).count() as u64,
+            blobs_fetched_once: fetched.iter().flatten().count() as u64,
             blobs_total: fetched.len() as u64,
             records: read(&counters.records),
             bytes: read(&counters.bytes),

@@ -49,7 +49,8 @@ pub(crate) struct Service {
     pub(crate) faults: FaultPlan,
     /// Content types ever subscribed to.
     pub(crate) subscriptions: Mutex<BTreeMap<&'static str, Subscription>>,
-    pub(crate) fetched: Mutex<Vec<bool>>,
+    /// Of each blob, how long it had been there when it was first fetched.
+    pub(crate) fetched: Mutex<Vec<Option<TimeDelta>>>,
     pub(crate) counters: Counters,
     pub(crate) connections: Arc<Connections>,
     /// Requests that found the tenant, and listings of each content type.
@@ -297,8 +298,10 @@ impl Service {
             Tally::Nothing => {}
             Tally::Listing { blobs, malformed } => self.counters.listed(blobs, malformed),
             Tally::Blob { place, records, bytes } => {
-                if let Some(once) = locked(&self.fetched).get_mut(place) {
-                    *once = true;
+                let since = self.shelf.blobs().nth(place).map_or(self.options.end, |blob| blob.listed);
+                let lag = self.now() - since.max(self.options.end);
+                if let Some(fetched) = locked(&self.fetched).get_mut(place) {
+                    fetched.get_or_insert(lag);
                 }
                 self.counters.add(|counters| &counters.blobs_fetched, 1);
                 self.counters.add(|counters| &counters.records, records);

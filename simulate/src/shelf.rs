@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     fn pack(world: &World, options: &Options) -> Shelf {
-        Shelf::pack(world, options, &FaultPlan::new(options.seed, &options.faults))
+        Shelf::pack(world, options, &FaultPlan::new(options.seed, &options.faults, false))
     }
 
     fn options(pace: Pace) -> Options {
