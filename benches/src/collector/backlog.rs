@@ -1,18 +1,23 @@
 //! Seven days of backlog, made on the fly: how fast and in how much memory they are read, and what other ways take.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use chrono::{TimeDelta, Utc};
-use simulate::{Backlog, FakeTenant, Options, Served};
+use ingest::ledger::{BlobState, Ledger};
+use runtime::log::embedded::Embedded;
+use simulate::{Backlog, FakeTenant, Options};
 
 use super::Arguments;
 use super::client::Client;
 use super::process::{Told, configure, cpu_seconds, peak_memory_kib};
 use crate::faults::group::Group;
 
+const PARTITIONS: u32 = 4;
 const TICK: Duration = Duration::from_millis(20);
 /// How long a reader may take.
 const READ_TIME_MAX: Duration = Duration::from_secs(4 * 3_600);
@@ -22,8 +27,8 @@ const CONNECTIONS: usize = 8;
 /// What a reader took.
 struct Taken {
     seconds: f64,
-    cpu: f64,
-    peak_mebibytes: u64,
+    cpu: Option<f64>,
+    peak_mebibytes: Option<u64>,
     records: u64,
     bytes: u64,
 }
@@ -46,12 +51,10 @@ pub fn run(arguments: &Arguments, records: u64) -> anyhow::Result<()> {
 
 fn print(name: &str, taken: &Taken) {
     let Taken { seconds, cpu, peak_mebibytes, records, bytes } = taken;
-    println!(
-        "| {name} | {records} | {} | {seconds:.1} | {:.0} | {:.1} | {peak_mebibytes} |",
-        bytes / 1_000_000,
-        *records as f64 / seconds,
-        cpu * 1e6 / *records as f64
-    );
+    let cpu = cpu.map_or(String::new(), |cpu| format!("{:.1}", cpu * 1e6 / *records as f64));
+    let peak = peak_mebibytes.map_or(String::new(), |peak| peak.to_string());
+    let (megabytes, rate) = (bytes / 1_000_000, *records as f64 / seconds);
+    println!("| {name} | {records} | {megabytes} | {seconds:.1} | {rate:.0} | {cpu} | {peak} |");
 }
 
 /// A tenant with the backlog, always the same one.
@@ -113,7 +116,7 @@ fn download(arguments: &Arguments, records: u64, connections: usize) -> anyhow::
     anyhow::ensure!(served.records == records, "{} records of {records}", served.records);
     let seconds = began.elapsed().as_secs_f64();
     // Client and service share a process here: there is no number for the client alone.
-    Ok(Taken { seconds, cpu: f64::NAN, peak_mebibytes: 0, records, bytes })
+    Ok(Taken { seconds, cpu: None, peak_mebibytes: None, records, bytes })
 }
 
 /// Watches a process until a condition holds; what it cost.
@@ -147,20 +150,29 @@ fn harrier(arguments: &Arguments, records: u64) -> anyhow::Result<Taken> {
     let mut command = group.command(std::path::absolute(&arguments.harrier)?);
     command.args(["run", "--role", "ingest", "--config"]).arg(&config).stdout(Stdio::null()).stderr(said);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", arguments.harrier.display()))?;
-    let is_served = |served: Served| served.blobs_fetched_once == served.blobs_total;
-    let result = watch(&mut child, || Ok(is_served(tenant.served())));
-    // The last blobs are served before they are committed: the clean end waits for nothing, so give them a moment.
-    std::thread::sleep(Duration::from_secs(3));
+    let file = group.folder().join("all/data/log.sqlite");
+    // The last blobs are served before they are committed.
+    let result = watch(&mut child, || {
+        let served = tenant.served();
+        let is_served = served.blobs_fetched_once == served.blobs_total;
+        Ok(is_served && executor.block_on(committed(&file))? == served.blobs_total)
+    });
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
     let _ = child.wait();
-    let (seconds, cpu, peak_mebibytes) = result?;
-    let log =
-        std::sync::Arc::new(runtime::log::embedded::Embedded::open(&group.folder().join("all/data/log.sqlite"), 4)?);
+    let (seconds, cpu, peak) = result?;
+    let log = Arc::new(Embedded::open(&file, PARTITIONS)?);
     let blobs = executor.block_on(crate::faults::ledger::read(log, &"contoso".parse()?))?;
     let served = tenant.served();
     eprintln!("harrier: {blobs:?}, {served:?}");
     anyhow::ensure!(blobs.committed == served.blobs_total && blobs.surplus == 0, "not all is in the log: {blobs:?}");
-    Ok(Taken { seconds, cpu, peak_mebibytes, records, bytes: served.bytes })
+    Ok(Taken { seconds, cpu: Some(cpu), peak_mebibytes: Some(peak), records, bytes: served.bytes })
+}
+
+/// Blobs that the ledger calls committed, read beside the process that writes it.
+async fn committed(file: &Path) -> anyhow::Result<u64> {
+    let ledger = Ledger::read(&Embedded::open(file, PARTITIONS)?, &"contoso".parse()?).await?;
+    let rows = ledger.blobs.values().flat_map(|rows| rows.values());
+    Ok(rows.filter(|row| matches!(row.state, BlobState::Committed { .. })).count() as u64)
 }
 
 /// A poller as one writes it in an afternoon.
@@ -173,8 +185,8 @@ fn python(arguments: &Arguments, records: u64, ways: u32) -> anyhow::Result<Take
     command.args([&options.tenant_id, &options.client_id, &options.client_secret, &ways.to_string()]);
     command.arg(options.end.format("%Y-%m-%dT%H:%M:%S").to_string()).arg(group.folder().join("records.jsonl"));
     let mut child = command.spawn().context("cannot start python3")?;
-    let (seconds, cpu, peak_mebibytes) = watch(&mut child, || Ok(false))?;
+    let (seconds, cpu, peak) = watch(&mut child, || Ok(false))?;
     let served = tenant.served();
     anyhow::ensure!(served.records >= records, "{} records of {records}", served.records);
-    Ok(Taken { seconds, cpu, peak_mebibytes, records, bytes: served.bytes })
+    Ok(Taken { seconds, cpu: Some(cpu), peak_mebibytes: Some(peak), records, bytes: served.bytes })
 }

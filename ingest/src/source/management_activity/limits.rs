@@ -14,7 +14,7 @@ const TROUBLES_TO_PAUSE: u32 = 5;
 const BURST: i32 = 50;
 
 /// The rate is never throttled below this part of what is allowed, and grows by it.
-const RATE_STEPS: u32 = 20;
+const RATE_STEPS: u32 = 10;
 
 /// The pace of requests.
 #[derive(Clone, Debug)]
@@ -172,8 +172,8 @@ mod tests {
             now += TimeDelta::hours(1);
             limits.throttled(&pace, None, now);
         }
-        assert_eq!((limits.allowed, limits.rate), (1, 50));
-        (0..19 * SUCCESSES_TO_GROW).for_each(|_| limits.succeeded(&pace));
+        assert_eq!((limits.allowed, limits.rate), (1, 100));
+        (0..9 * SUCCESSES_TO_GROW).for_each(|_| limits.succeeded(&pace));
         assert_eq!((limits.allowed, limits.rate), (pace.concurrency_max, pace.requests_per_minute));
     }
 
