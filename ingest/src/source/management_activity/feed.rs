@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use schemas::message::CoverageState;
 use schemas::tenant::Tenant;
 use sha2::{Digest, Sha256};
@@ -21,6 +21,8 @@ use url::Url;
 
 use super::effect::{Effects, Note, Unreadable, coverage};
 use super::settings::Pace;
+use super::skew::Moment;
+use super::window::{self, Window, second};
 use super::wire::{Api, BlobKey, BlobRead, Entry, Pass};
 use crate::hex;
 use crate::ledger::{BlobRow, BlobState, Change, FeedRow, ROW_DAYS_KEPT, Retrying};
@@ -72,33 +74,6 @@ struct Listing {
     in_flight: bool,
     failures: u32,
     window: Option<Window>,
-}
-
-/// A window being listed.
-#[derive(Clone, Debug)]
-struct Window {
-    start: DateTime<Utc>,
-    /// What the cursor becomes when all of it has been listed.
-    cursor_after: DateTime<Utc>,
-    /// Whether it reaches the present.
-    is_last: bool,
-    /// The page to read; none for the first.
-    page: Option<Url>,
-    end: DateTime<Utc>,
-    pages: u32,
-    /// A stretch before `start` that was never listed and cannot be any more.
-    is_behind: bool,
-}
-
-/// The moment, as seen by both clocks: which one is right does not matter if each is used where it does no harm.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// This machine's.
-    pub now: DateTime<Utc>,
-    /// The earlier one: for what must not run ahead (cursor, mark).
-    pub low: DateTime<Utc>,
-    /// The later one: for what must not be asked for any more.
-    pub high: DateTime<Utc>,
 }
 
 impl Feed {
@@ -206,8 +181,8 @@ impl Feed {
             return None;
         }
         let next = match pass {
-            Pass::Front => window(&self.row, pace, moment),
-            Pass::Sweep => sweep_window(self.swept_to, self.row.cursor.unwrap_or(moment.low), pace, moment),
+            Pass::Front => window::front(&self.row, pace, moment),
+            Pass::Sweep => window::sweep(self.swept_to, self.row.cursor.unwrap_or(moment.low), pace, moment),
         };
         let listing = self.of(pass);
         listing.in_flight = true;
@@ -623,37 +598,4 @@ impl Feed {
         // Earlier gaps are told; those of blobs that may still come are looked up by their own moment.
         self.gaps = self.gaps.split_off(&second(until));
     }
-}
-
-/// The next window: from the cursor less the overlap, or as far back as the service reaches.
-fn window(row: &FeedRow, pace: &Pace, moment: Moment) -> Window {
-    let floor = moment.high - pace.reach;
-    let wanted = row.cursor.map_or(floor, |cursor| (cursor - pace.overlap).min(moment.low));
-    // To the whole second: down, so that nothing is left out, but not over the floor.
-    let start = if wanted > floor { second(wanted) } else { second(floor) + TimeDelta::seconds(1) };
-    let far = start + pace.window;
-    let is_last = far >= moment.low;
-    // The service takes an end in the future: what is listed by either clock is listed, but counted only up to the
-    // earlier one.
-    let end = if is_last { second(moment.high) + TimeDelta::seconds(1) } else { far };
-    let cursor_after = if is_last { moment.low } else { far };
-    let is_behind = row.cursor.is_some_and(|cursor| cursor < start);
-    Window { start, cursor_after, is_last, page: None, end: end.min(far), pages: 0, is_behind }
-}
-
-/// The next window of a sweep: up to the cursor, each reaching back into the one before it for the same reason as at the
-/// front.
-fn sweep_window(swept_to: Option<DateTime<Utc>>, cursor: DateTime<Utc>, pace: &Pace, moment: Moment) -> Window {
-    let floor = second(moment.high - pace.reach) + TimeDelta::seconds(1);
-    let start = swept_to.map_or(floor, |swept_to| second(swept_to - pace.overlap).max(floor));
-    let far = start + pace.window;
-    let is_last = far >= cursor;
-    let end = if is_last { second(cursor) + TimeDelta::seconds(1) } else { far };
-    // A cursor that is older than the floor leaves nothing to sweep but a second.
-    let end = end.clamp(start + TimeDelta::seconds(1), far);
-    Window { start, cursor_after: end, is_last, page: None, end, pages: 0, is_behind: false }
-}
-
-fn second(time: DateTime<Utc>) -> DateTime<Utc> {
-    time.duration_trunc(TimeDelta::seconds(1)).unwrap_or(time)
 }

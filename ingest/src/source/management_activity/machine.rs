@@ -11,23 +11,16 @@ use runtime::config::Secret;
 
 use super::code::{Class, Refusal, understand};
 use super::effect::{Effects, Note};
-use super::feed::{Feed, Moment};
+use super::feed::Feed;
 use super::lane::{Lane, Standing, Stopped};
 use super::limits::Limits;
 use super::settings::{Pace, TenantSource};
+use super::skew::Skew;
 use super::wire::{
     Answer, Api, BlobKey, Call, Outcome, Pass, Token, Trouble, What, read_listing, read_subscription,
     read_subscriptions, read_token, read_token_error,
 };
 use crate::ledger::{Ledger, PRUNED_ROWS_MAX};
-
-/// How far the two clocks may differ before it is worth telling, and before it is not believed at all: a server that is
-/// a day off is wrong itself.
-const CLOCK_OFF: TimeDelta = TimeDelta::minutes(5);
-const CLOCK_UNBELIEVABLE: TimeDelta = TimeDelta::hours(24);
-
-/// What a response's `Date`, in whole seconds and under way for a while, may differ by without meaning anything.
-const CLOCK_NOISE: TimeDelta = TimeDelta::seconds(5);
 
 /// A token that is not accepted again and again, although each is new: then waiting must begin.
 const TOKENS_REFUSED_MAX: u32 = 3;
@@ -70,9 +63,7 @@ pub struct Machine {
     subscriptions_in_flight: bool,
     subscriptions_failures: u32,
     stopped: Option<Stopped>,
-    /// How far the service's clock is ahead of ours.
-    skew: TimeDelta,
-    skew_told: bool,
+    skew: Skew,
     /// The feed whose turn it is, so that a busy one does not starve the others.
     turn: usize,
     /// Whether it is the turn of a blob, not of a listing.
@@ -112,8 +103,7 @@ impl Machine {
             subscriptions_in_flight: false,
             subscriptions_failures: 0,
             stopped: None,
-            skew: TimeDelta::zero(),
-            skew_told: false,
+            skew: Skew::default(),
             turn: 0,
             blob_next: false,
         }
@@ -214,7 +204,7 @@ impl Machine {
     }
 
     fn find_listing(&mut self, now: DateTime<Utc>) -> Option<Work> {
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         let fronts = self.order().map(|at| (Pass::Front, at));
         // What is new goes before what may have been missed.
         for (pass, at) in fronts.chain(self.order().map(|at| (Pass::Sweep, at))) {
@@ -251,11 +241,6 @@ impl Machine {
         None
     }
 
-    fn moment(&self, now: DateTime<Utc>) -> Moment {
-        let theirs = now + self.skew;
-        Moment { now, low: now.min(theirs), high: now.max(theirs) }
-    }
-
     /// Takes in what came of a call.
     pub fn heard(&mut self, call: Call, outcome: Outcome, now: DateTime<Utc>) -> Effects {
         self.limits.came_back();
@@ -263,13 +248,13 @@ impl Machine {
         if let Outcome::Answer(Answer { date: Some(date), .. })
         | Outcome::Blob(super::wire::BlobRead { date: Some(date), .. }) = &outcome
         {
-            effects.notes.extend(self.compare_clocks(*date, now));
+            effects.notes.extend(self.skew.compare(*date, now));
         }
         let more = match (call.what.clone(), outcome) {
             (What::Token, outcome) => self.heard_token(outcome, now),
             (What::Blob { feed, blob }, Outcome::Blob(read)) => {
                 self.worked_for(feed, now);
-                let moment = self.moment(now);
+                let moment = self.skew.moment(now);
                 let Machine { lanes, pace, .. } = self;
                 lanes[feed].feed.blob_done(&blob, read, pace, moment)
             }
@@ -421,7 +406,7 @@ impl Machine {
         next: Option<&str>,
         now: DateTime<Utc>,
     ) -> Effects {
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         let Machine { lanes, pace, api, limits, .. } = self;
         let feed = &mut lanes[feed].feed;
         let next = match next.map(|uri| api.next_page(uri)) {
@@ -444,7 +429,7 @@ impl Machine {
     /// A response that is not what was asked for.
     fn refused(&mut self, call: &Call, what: What, answer: &Answer, now: DateTime<Utc>) -> Effects {
         let refusal = understand(answer.status, &answer.body);
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         match (refusal.class, &what) {
             (Class::Throttled, _) => self.throttled(what, answer.retry_after, now),
             (Class::Token, _) => self.token_refused(call, what, now),
@@ -508,7 +493,7 @@ impl Machine {
         retry_after: Option<TimeDelta>,
         now: DateTime<Utc>,
     ) -> Effects {
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         if self.lanes[feed].feed.blob_absent(blob) >= ABSENCES_MAX {
             let Machine { lanes, pace, .. } = self;
             return lanes[feed].feed.blob_lost(blob, false, &reason, pace, moment);
@@ -607,7 +592,7 @@ impl Machine {
         wait: TimeDelta,
         now: DateTime<Utc>,
     ) -> Effects {
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         let Machine { lanes, pace, .. } = self;
         lanes[feed].feed.blob_failed(blob, error, wait, pace, moment)
     }
@@ -620,14 +605,5 @@ impl Machine {
             effects.merge(lane.feed.prune(now, room));
         }
         effects
-    }
-
-    fn compare_clocks(&mut self, date: DateTime<Utc>, now: DateTime<Utc>) -> Option<Note> {
-        let skew = date - now;
-        self.skew = if (CLOCK_NOISE..CLOCK_UNBELIEVABLE).contains(&skew.abs()) { skew } else { TimeDelta::zero() };
-        let is_off = skew.abs() >= CLOCK_OFF;
-        let tell = is_off && !self.skew_told;
-        self.skew_told = is_off;
-        tell.then(|| Note::ClockOff { ahead_seconds: -skew.num_seconds() })
     }
 }
