@@ -77,8 +77,8 @@ const WITH_BODY: &[Kind] = &[Kind::List, Kind::NextPage, Kind::Blob];
 const FACTS: [Facts; 24] = [
     // Each costs the client a token as well.
     fact(Fault::ExpiredToken, "expired_token", Meets::Requests(40, WITH_TOKEN), "401 until another token is fetched"),
-    fact(Fault::Throttle, "throttle", Meets::Requests(7, WITH_TOKEN), "AF429 within 403, at times with Retry-After"),
-    fact(Fault::Throttle429, "throttle_429", Meets::Requests(7, ANY), "429 without a code, at times with Retry-After"),
+    fact(Fault::Throttle, "throttle", Meets::Requests(25, WITH_TOKEN), "AF429 within 403, at times with Retry-After"),
+    fact(Fault::Throttle429, "throttle_429", Meets::Requests(25, ANY), "429 without a code, at times with Retry-After"),
     fact(Fault::ServerError, "server_error", Meets::Requests(7, ANY), "503, or 500 with AF50000"),
     fact(Fault::NoAnswer, "no_answer", Meets::Requests(15, ANY), "silence, from the beginning or within the body"),
     fact(Fault::Reset, "reset", Meets::Requests(7, ANY), "the connection is reset, at once or within the body"),
