@@ -3,6 +3,7 @@
 //! Each prints one line for each round, so that the spread can be seen. A number is only worth its command, its data, its
 //! machine and its spread.
 
+mod collector;
 mod faults;
 mod import;
 mod kafka;
@@ -93,6 +94,8 @@ enum What {
         rounds: u32,
         file: PathBuf,
     },
+    /// The collector against a hostile service: each fault alone, all together, many tenants, a long backlog.
+    Collector(collector::Arguments),
     /// The whole pipeline, broken on purpose; what is lost, doubled or wrong afterwards.
     Faults(faults::Arguments),
 }
@@ -108,6 +111,7 @@ fn main() -> anyhow::Result<()> {
             latency::run(&backends, &latency::Load { records_per_second, marked_every, seconds })
         }
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
+        What::Collector(arguments) => collector::run(&arguments),
         What::Faults(arguments) => faults::run(&arguments),
     }
 }

@@ -16,7 +16,7 @@ use super::written::{
 };
 use super::{
     Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig, KafkaConfig, LogConfig,
-    LogKind, PollConfig, RulesConfig, SaslConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
+    LogKind, RulesConfig, SaslConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
 };
 
 /// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.
@@ -57,7 +57,10 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
     };
     config.http = builder.http(written.http_listen);
     if let Some(interval) = builder.duration("interval", written.poll_interval, &POLL_INTERVAL) {
-        config.poll = PollConfig { interval };
+        config.poll.interval = interval;
+    }
+    if let Some(timeout) = builder.duration("timeout", written.poll_timeout, &POLL_TIMEOUT) {
+        config.poll.timeout = timeout;
     }
     if let Some(flush_interval) = builder.duration("flush_interval", written.archive_flush_interval, &FLUSH_INTERVAL) {
         config.archive = ArchiveConfig { flush_interval };
@@ -75,6 +78,8 @@ struct Range {
 const KEEP: Range = Range { least: "1h", most: "365d" };
 /// Content is listed for seven days: an hour between two looks loses nothing but time.
 const POLL_INTERVAL: Range = Range { least: "1s", most: "1h" };
+/// Listings of busy tenants take half a minute to begin.
+const POLL_TIMEOUT: Range = Range { least: "1s", most: "15m" };
 const FLUSH_INTERVAL: Range = Range { least: "1s", most: "1h" };
 const MAX_AGE: Range = Range { least: "1m", most: "3650d" };
 

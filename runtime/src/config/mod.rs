@@ -244,6 +244,8 @@ pub struct HttpConfig {
 pub struct PollConfig {
     /// From one look at a feed to the next. A first failure is tried again after so long at most.
     pub interval: Duration,
+    /// How long the service may be silent before a request counts as failed.
+    pub timeout: Duration,
 }
 
 /// `[archive]`
@@ -269,7 +271,7 @@ impl Default for HttpConfig {
 impl Default for PollConfig {
     /// A minute: Microsoft itself takes several to make a record available, and every look costs quota.
     fn default() -> Self {
-        PollConfig { interval: Duration::from_secs(60) }
+        PollConfig { interval: Duration::from_secs(60), timeout: Duration::from_secs(90) }
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Written {
     pub rules_tuning_file: Text,
     pub http_listen: Text,
     pub poll_interval: Text,
+    pub poll_timeout: Text,
     pub archive_flush_interval: Text,
 }
 
@@ -142,7 +143,11 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
         rules.end(problems);
     }
     written.http_listen = root.only_text("http", "[http]", "listen", problems);
-    written.poll_interval = root.only_text("poll", "[poll]", "interval", problems);
+    if let Some(mut poll) = root.section("poll", "[poll]", problems) {
+        written.poll_interval = poll.text("interval", problems);
+        written.poll_timeout = poll.text("timeout", problems);
+        poll.end(problems);
+    }
     written.archive_flush_interval = root.only_text("archive", "[archive]", "flush_interval", problems);
     root.end(problems);
     Some(written)
