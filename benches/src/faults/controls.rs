@@ -30,7 +30,7 @@ pub const CONTROLS: [Fault; 5] = [
     Fault {
         name: "archive-without-put-if-absent",
         backends: &[Backend::Embedded, Backend::Kafka],
-        setup: |_, kills| Setup { spare: true, played: Duration::from_secs(45) * kills, ..Setup::default() },
+        setup: |_, kills| Setup { spare: true, played: Duration::from_secs(90) * kills, ..Setup::default() },
         play: two_archivers,
     },
     Fault {
