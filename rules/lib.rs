@@ -10,7 +10,9 @@ macro_rules! pack {
 /// Path in the pack and text, in the order of paths.
 pub fn pack() -> &'static [(&'static str, &'static str)] {
     pack![
+        "audit/audit_retention_shortened.yml",
         "audit/audit_switched_off.yml",
+        "audit/mailbox_audit_reduced.yml",
         "audit/mailbox_audit_switched_off.yml",
         "defender/warned_link_opened.yml",
         "entra/account_enabled_and_reset.yml",
@@ -84,18 +86,24 @@ pub fn pack() -> &'static [(&'static str, &'static str)] {
         "exchange/journal_rule_copies_outside.yml",
         "exchange/mail_burst.yml",
         "exchange/mail_deleted_spike.yml",
+        "exchange/mail_read_by_application_new_to_tenant.yml",
         "exchange/mail_read_by_new_application.yml",
         "exchange/mail_read_spike.yml",
+        "exchange/mail_synced_by_new_client.yml",
         "exchange/mail_synced_from_new_network.yml",
         "exchange/mailbox_exported.yml",
         "exchange/mailbox_forwards_outside.yml",
         "exchange/mailbox_throttled.yml",
         "exchange/old_protocols_opened.yml",
         "exchange/powerful_exchange_role_granted.yml",
+        "exchange/same_subject_sent.yml",
+        "exchange/security_notice_deleted.yml",
         "exchange/send_as_granted.yml",
+        "exchange/sent_as_unfamiliar_mailbox.yml",
         "exchange/several_mailboxes_forward_to_one.yml",
         "exchange/transport_rule_copies_outside.yml",
         "exchange/transport_rule_hides_mail.yml",
+        "exchange/transport_rule_removed.yml",
         "sharepoint/anonymous_link_created.yml",
     ]
 }
