@@ -105,6 +105,17 @@ pub fn pack() -> &'static [(&'static str, &'static str)] {
         "exchange/transport_rule_hides_mail.yml",
         "exchange/transport_rule_removed.yml",
         "sharepoint/anonymous_link_created.yml",
+        "sharepoint/files_deleted_spike.yml",
+        "sharepoint/files_downloaded_spike.yml",
+        "sharepoint/files_read_by_script.yml",
+        "sharepoint/files_renamed_spike.yml",
+        "sharepoint/files_synced_to_new_computer.yml",
+        "sharepoint/links_in_bulk.yml",
+        "sharepoint/malware_in_file.yml",
+        "sharepoint/searched_for_secrets.yml",
+        "sharepoint/shared_with_many.yml",
+        "sharepoint/sharing_policy_loosened.yml",
+        "sharepoint/site_admin_added.yml",
     ]
 }
 
