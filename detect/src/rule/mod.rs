@@ -9,13 +9,16 @@
 pub mod condition;
 mod correlation;
 mod detection;
+mod dialect;
 mod document;
+mod lint;
+mod lists;
 mod logsource;
 pub mod model;
 mod modifier;
 mod names;
 pub(crate) mod pattern;
-mod predicate;
+pub(crate) mod predicate;
 mod read;
 mod report;
 mod samples;
@@ -25,7 +28,10 @@ mod tuning;
 mod value;
 mod yaml;
 
+pub use correlation::CORRELATION_TYPES;
+pub use lint::{Note, NoteKind, notes};
 pub use model::{Kind, Member, Operator, Rule};
+pub use modifier::MODIFIERS;
 pub use report::{Code, Report, RuleErrors};
 pub use set::{RuleSet, Source};
 pub use tuning::{Exception, Tuning};
