@@ -68,13 +68,13 @@ pub(super) fn judge(group: &mut Group, rule: &Rule, fresh: &[MemberKey]) -> Verd
     for key in fresh {
         let Some(member) = members.get_mut(key) else { continue };
         let Some((at, name)) = parent(rule, &member.name) else {
-            chain.top.members.insert(*key, member.clone());
+            chain.top.members.insert(*key, Box::new(looked_at(member, &member.name)));
             arrived_top.insert(*key);
             joined.push(*key);
             continue;
         };
         let own = member.within.last().cloned().unwrap_or_default();
-        let inside = Member { name: name.into(), ..(**member).clone() };
+        let inside = looked_at(member, name);
         member.stands = false;
         if let (Some(stage), Some(arrived)) = (chain.stages.get_mut(at), arrived.get_mut(at)) {
             let part = stage.entry(own.clone()).or_default();
@@ -183,6 +183,11 @@ impl Part {
     }
 }
 
+/// A match as a stage looks at it: what is shown stays with the group.
+fn looked_at(member: &Member, name: &str) -> Member {
+    Member { name: name.into(), fields: RawValue::NULL.to_owned(), ..member.clone() }
+}
+
 /// What stands for a completed window where others look at it: its last record, at its time.
 fn stand_in(key: MemberKey, last: &Member, stage: &Stage, name: &str, own: &[String], start: DateTime<Utc>) -> StandIn {
     let mut parts = vec![format!("{:032x}", key.tie), stage.name.clone()];
@@ -191,15 +196,8 @@ fn stand_in(key: MemberKey, last: &Member, stage: &Stage, name: &str, own: &[Str
     let exposed: Vec<&str> = stage.exposes.iter().filter_map(|at| own.get(*at)).map(String::as_str).collect();
     let values = if exposed.is_empty() { Vec::new() } else { vec![fold(&exposed.join("|")).into_boxed_str()] };
     let depth = stage.name.matches('/').count();
-    let member = Member {
-        name: name.into(),
-        within: last.within.get(..depth).unwrap_or_default().to_vec(),
-        values,
-        weight: 1,
-        // Shown are the records themselves.
-        fields: RawValue::NULL.to_owned(),
-        ..last.clone()
-    };
+    let within = last.within.get(..depth).unwrap_or_default().to_vec();
+    let member = Member { within, values, weight: 1, ..looked_at(last, name) };
     StandIn { key: MemberKey { time: key.time, tie: key_hash(&parts) }, member, start }
 }
 

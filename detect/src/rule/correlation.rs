@@ -7,7 +7,6 @@
 use chrono::TimeDelta;
 
 use super::model::{Aggregate, Bound, Comparison, Measure, NewValue, Operator, Spike};
-use super::names;
 use super::read;
 use super::report::{Code, Problems};
 use super::yaml::{Entry, Node, Place, Value};
@@ -85,9 +84,13 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
     let before = problems.count();
     let valid: Vec<&str> = KEYS.iter().chain(BASELINE_KEYS).copied().collect();
     read::only_keys(node, &valid, "a correlation", problems);
-    let known = kind(node, problems);
-    // Of an unknown type the rest is read as that of the type with most keys: all problems at once.
-    let kind = known.unwrap_or("value_count");
+    let Some(kind) = kind(node, problems) else {
+        // The rest is read all the same: all problems at once.
+        node.entry("timespan").map(|entry| read::timespan(entry, problems));
+        aliases(node, problems);
+        Condition::parse("value_count", node, problems);
+        return None;
+    };
     let source = Source { node, document };
     let rules = source.names("rules", problems);
     if rules.is_empty() {
@@ -110,7 +113,7 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
     if kind != "x_new_value" && !learn.is_empty() {
         problems.add(Code::InvalidValue, node.place, format!("'x-learn' belongs to x_new_value, not to {kind}"));
     }
-    let complete = problems.count() == before && known.is_some();
+    let complete = problems.count() == before;
     let correlation = Correlation {
         rules,
         learn,
@@ -234,9 +237,6 @@ fn operator(
         }
     }
     let values: Vec<Named> = condition.fields.into_iter().chain(x_field).collect();
-    for value in &values {
-        names::check(&value.name, value.place, problems);
-    }
     (operator, values)
 }
 
