@@ -209,6 +209,9 @@ pub struct Match {
     pub shard: String,
     /// The group key: the values of `group-by`, in its order, folded.
     pub group: Vec<String>,
+    /// For a correlation of correlations: the group keys of those on the way to the member, from the outside in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<Vec<String>>,
     pub event_id: String,
     /// Tells variants of one id apart: the first 64 bits of the content hash.
     pub content: u64,
@@ -381,6 +384,7 @@ mod tests {
                 member: "m".into(),
                 shard: "s|t".into(),
                 group: vec!["s".into(), "t".into()],
+                within: vec![vec!["s".into()]],
                 event_id: "e".into(),
                 content: u64::MAX,
                 event_time: time,

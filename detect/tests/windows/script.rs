@@ -107,6 +107,7 @@ impl Story {
             member: "rule".to_owned(),
             shard: "shard".to_owned(),
             group: vec!["g".to_owned()],
+            within: Vec::new(),
             event_id: format!("e{number}"),
             content: 0,
             event_time,
