@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -40,6 +41,19 @@ impl Faults {
     pub(super) fn token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         let tokens = self.tokens.as_ref().ok_or("no token is configured")?;
         Ok(tokens.token()?)
+    }
+
+    /// Gives a client that nobody can poll its token.
+    pub(super) fn provide(&self, admin: &AdminClient<Faults>) -> Result<(), LogError> {
+        if self.tokens.is_none() {
+            return Ok(());
+        }
+        let refused = |reason: String| LogError::from(Refused::SignIn { reason });
+        let token = self.token().map_err(|error| match error.to_string() {
+            reason if reason.contains(NO_ANSWER) => LogError::Broker(reason),
+            reason => refused(reason),
+        })?;
+        kafka_token::set_token(admin.inner(), &token).map_err(refused)
     }
 
     /// Lets a client that nobody polls ask for its token. To be called before each question to it.

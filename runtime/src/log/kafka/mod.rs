@@ -510,6 +510,7 @@ impl Inner {
             .reading()?
             .create_with_context(self.faults.clone())
             .map_err(|error| fault(&error, "an admin client"))?;
+        self.faults.provide(&admin)?;
         let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
         let answer =
             topics::wait(admin.delete_records(&upto, &options))?.map_err(|error| fault(&error, "to delete records"))?;

@@ -128,6 +128,7 @@ pub(super) fn prepare(settings: &Settings, faults: &Faults) -> Result<String, Lo
     let missing: Vec<&Wanted> = wanted.iter().filter(|topic| !known.contains_key(&topic.name)).collect();
     let admin: AdminClient<Faults> =
         reading.create_with_context(faults.clone()).map_err(|error| fault(&error, "an admin client"))?;
+    faults.provide(&admin)?;
     if !missing.is_empty() {
         create(&admin, &missing, settings)?;
         await_topics(&consumer, settings, faults, &missing)?;
