@@ -143,10 +143,9 @@ impl Matcher {
                 Kind::Correlation { .. } if !rule.generates => {}
                 Kind::Correlation { members, .. } => {
                     for (member, position) in members.iter().zip(&parts.members) {
-                        if triggers && selected.0[*position] && self.counts(*position, member, event) {
-                            if !emit(rule, member, event, out) {
-                                dropped.push(rule.id.clone());
-                            }
+                        let counts = triggers && selected.0[*position] && self.counts(*position, member, event);
+                        if counts && !emit(rule, member, event, out) {
+                            dropped.push(rule.id.clone());
                         }
                     }
                     if selected.any(&parts.learn_from) {

@@ -390,8 +390,14 @@ impl<'a> Named<'a> {
     /// The value that this name, or this name and a side of the change, selects. The entry's own keys stay
     /// unreachable: `Parameters.Name` is the parameter of that name.
     fn select(&self, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
-        let Some(taken) = (1..=rest.len()).rev().find(|taken| rest.key(*taken) == self.name) else { return false };
+        let is_name = |taken: &usize| rest.is_key(*taken) && rest.key(*taken) == self.name;
+        let Some(taken) = (1..=rest.len()).rev().find(is_name) else { return false };
+        let selector = rest.selector(taken);
         let rest = rest.after(taken);
+        if let Some(selector) = selector {
+            let value = self.value.or(self.new_value);
+            return value.is_some_and(|value| select_those(value, selector, rest, out));
+        }
         let side = if rest.is_empty() { "" } else { rest.key(1) };
         let of_side = |value: Option<Node<'a>>, out: &mut Vec<Scalar<'a>>| {
             value.is_some_and(|value| property(value, rest.after(1), out))

@@ -129,10 +129,9 @@ impl Dialects {
         }
         for (name, place, translation) in found {
             let key = table.key(name);
-            if let Some(origin) = origin {
-                if let Some(other) = table.added.insert(key.clone(), format!("{origin}:{}", place.line)) {
-                    problems.add(Code::Duplicate, place, format!("'{name}' is already translated at {other}"));
-                }
+            let added = origin.map(|origin| format!("{origin}:{}", place.line));
+            if let Some(other) = added.and_then(|place| table.added.insert(key.clone(), place)) {
+                problems.add(Code::Duplicate, place, format!("'{name}' is already translated at {other}"));
             }
             table.names.insert(key, translation);
         }

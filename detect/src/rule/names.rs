@@ -85,7 +85,7 @@ pub fn check(name: &str, place: Place, problems: &mut Problems<'_>) -> Option<Fi
     let mut rest = name;
     while let Some((_, tail)) = rest.split_once('[') {
         let selector =
-            tail.split_once(']').filter(|(inner, _)| inner.split_once('=').is_some_and(|(key, _)| key != ""));
+            tail.split_once(']').filter(|(inner, _)| inner.split_once('=').is_some_and(|(key, _)| !key.is_empty()));
         let Some((_, after)) = selector.filter(|(_, after)| after.is_empty() || after.starts_with('.')) else {
             let message = "members of a list are selected as 'Target[Type=2].ID', by one key and its value";
             problems.add(Code::UnknownField, place, message);
