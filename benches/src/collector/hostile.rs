@@ -104,7 +104,7 @@ pub fn play(arguments: &Arguments, faults: &[Fault], kills: u32) -> anyhow::Resu
     let tenant = executor.block_on(FakeTenant::start(options.clone(), (Ipv4Addr::LOCALHOST, 0).into()))?;
     let group = Group::new(std::path::absolute(arguments.folder.join(format!("run-{}", std::process::id())))?)?;
     let told = Told { name: "contoso".to_owned(), options: &options, address: tenant.address() };
-    let config = configure(&group.folder().join("all"), "1s", "2s", &[told])?;
+    let config = configure(&group.folder().join("all"), "1s", "5s", &[told])?;
     let harrier = std::path::absolute(&arguments.harrier)?;
     let mut run = Run {
         tenant,
