@@ -140,7 +140,7 @@ impl Builder<'_> {
         }
         let tls = written.security.tls.as_ref().is_some_and(|tls| tls.value);
         let tls_ca_file = self.path("tls_ca_file", written.security.tls_ca_file.clone());
-        LogKind::Kafka(KafkaConfig {
+        LogKind::Kafka(Box::new(KafkaConfig {
             brokers: brokers.into_iter().filter_map(|name| self.parsed("brokers", Some(name), broker)).collect(),
             prefix: self.parsed("prefix", written.prefix, prefix).unwrap_or_else(|| "harrier".to_owned()),
             replication: replication.unwrap_or(REPLICATION_DEFAULT),
@@ -148,7 +148,7 @@ impl Builder<'_> {
             tls_ca_file,
             sasl: self.sasl(written.security, tls),
             options,
-        })
+        }))
     }
 
     /// A sign-in is all of it or nothing.

@@ -80,7 +80,7 @@ pub struct LogConfig {
 pub enum LogKind {
     /// One file in the data folder.
     Embedded,
-    Kafka(KafkaConfig),
+    Kafka(Box<KafkaConfig>),
 }
 
 /// `[log]` where `kind = "kafka"`.
