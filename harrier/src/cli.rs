@@ -235,6 +235,12 @@ pub struct Simulate {
     /// Faults by name: throttle, truncated_body, server_error, expired_token.
     #[arg(long, value_delimiter = ',')]
     pub faults: Vec<String>,
+    /// What is set up wrongly in the tenant, by name, such as auditing_off or no_consent.
+    #[arg(long, value_delimiter = ',')]
+    pub broken: Vec<String>,
+    /// The certificate (PEM) that the application may sign in with.
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
     /// The moment the story ends (RFC 3339); now, if not given. With it, two runs play the same world.
     #[arg(long, value_parser = moment)]
     pub end: Option<DateTime<Utc>>,

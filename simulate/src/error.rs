@@ -10,6 +10,12 @@ pub enum Error {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("no scenario is called {given:?}; there are quiet and takeover")]
     UnknownScenario { given: String },
+    #[error("no broken tenant is called {given:?}; there are {}", names())]
+    UnknownBroken { given: String },
     #[error("no fault is called {given:?}; there are expired_token, throttle, server_error and truncated_body")]
     UnknownFault { given: String },
+}
+
+fn names() -> String {
+    crate::Broken::ALL.map(|(_, name)| name).join(", ")
 }

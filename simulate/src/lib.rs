@@ -20,6 +20,8 @@
 //! ```
 
 mod answers;
+mod assertion;
+mod broken;
 mod dice;
 mod error;
 mod faults;
@@ -34,6 +36,8 @@ mod tokens;
 mod traffic;
 mod world;
 
+pub use assertion::Federated;
+pub use broken::Broken;
 pub use error::Error;
 pub use faults::Fault;
 pub use options::{Delivery, Options, Pace, Scenario};

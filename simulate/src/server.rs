@@ -23,12 +23,14 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::answers::{self, Refusal, json_response, raw_json};
+use crate::assertion::Assertions;
+use crate::broken::{self, ServedClock, TokenRefusal};
 use crate::dice::{Dice, fingerprint};
 use crate::faults::{Fault, FaultPlan};
 use crate::records::CONTENT_TYPES;
 use crate::shelf::{Blob, Shelf};
 use crate::tokens::{LIFETIME_SECS, Tokens};
-use crate::{Error, Options, World};
+use crate::{Broken, Error, Options, World};
 
 /// Seven days, and the hour of grace that the real service was measured to give.
 const REACH: TimeDelta = TimeDelta::hours(7 * 24 + 1);
@@ -81,6 +83,7 @@ struct Service {
     base: String,
     started: Instant,
     tokens: Tokens,
+    assertions: Assertions,
     faults: FaultPlan,
     /// Content types ever subscribed to, and whether they are now.
     subscriptions: Mutex<BTreeMap<&'static str, bool>>,
@@ -105,8 +108,9 @@ impl FakeTenant {
             base: format!("http://{address}"),
             started,
             tokens: Tokens::new(&options.client_secret),
+            assertions: Assertions::default(),
             faults: FaultPlan::new(options.seed, &options.faults),
-            subscriptions: Mutex::new(BTreeMap::new()),
+            subscriptions: Mutex::new(subscribed(&options)),
             fetched: Mutex::new(vec![false; shelf.len()]),
             counters: Counters::default(),
             options,
@@ -154,7 +158,15 @@ impl FakeTenant {
     }
 }
 
+/// None at first; those of a tenant in which somebody has disabled them are there, and disabled.
+fn subscribed(options: &Options) -> BTreeMap<&'static str, bool> {
+    let is_disabled = options.broken.contains(&Broken::DisabledSubscriptions);
+    CONTENT_TYPES.into_iter().filter(|_| is_disabled).map(|content_type| (content_type, false)).collect()
+}
+
 fn router(service: Arc<Service>) -> Router {
+    let is_apart = service.options.broken.contains(&Broken::ClockApart);
+    let clock = ServedClock { end: service.options.end, started: service.started, is_apart };
     const FEED: &str = "/api/v1.0/{tenant}/activity/feed";
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(token_v2))
@@ -165,6 +177,7 @@ fn router(service: Arc<Service>) -> Router {
         .route(&format!("{FEED}/subscriptions/content"), get(list_content))
         .route(&format!("{FEED}/audit/{{content_id}}"), get(fetch_content))
         .with_state(service)
+        .layer(axum::middleware::from_fn_with_state(clock, broken::date))
 }
 
 async fn token_v1(
@@ -173,7 +186,7 @@ async fn token_v1(
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
     let audience = form.get("resource").cloned().unwrap_or_default();
-    service.token(&tenant, &form, &audience, |token, now| {
+    service.token((&tenant, "oauth2/token"), &form, &audience, |token, now| {
         // The older endpoint writes its numbers as strings.
         json!({
             "token_type": "Bearer",
@@ -194,7 +207,7 @@ async fn token_v2(
 ) -> Response {
     let scope = form.get("scope").map_or("", String::as_str);
     let audience = scope.trim_end_matches("/.default");
-    service.token(&tenant, &form, audience, |token, _| {
+    service.token((&tenant, "oauth2/v2.0/token"), &form, audience, |token, _| {
         json!({
             "token_type": "Bearer",
             "expires_in": LIFETIME_SECS,
@@ -289,7 +302,7 @@ impl Service {
 
     fn token(
         &self,
-        tenant: &str,
+        (tenant, endpoint): (&str, &str),
         form: &HashMap<String, String>,
         audience: &str,
         body: impl Fn(&str, DateTime<Utc>) -> Value,
@@ -298,34 +311,28 @@ impl Service {
         let options = &self.options;
         let known_tenant =
             tenant.eq_ignore_ascii_case(&options.tenant_id) || tenant.eq_ignore_ascii_case(&options.domain);
+        let now = self.now();
         let failure = if !known_tenant {
-            Some((StatusCode::BAD_REQUEST, "invalid_request", 90_002, "Tenant not found."))
+            Some(TokenRefusal::request("invalid_request", 90_002, "Tenant not found."))
         } else if given("grant_type") != "client_credentials" {
-            Some((StatusCode::BAD_REQUEST, "unsupported_grant_type", 70_003, "The grant type is not supported."))
+            Some(TokenRefusal::request("unsupported_grant_type", 70_003, "The grant type is not supported."))
         } else if given("client_id") != options.client_id {
-            Some((StatusCode::BAD_REQUEST, "unauthorized_client", 700_016, "Application not found in the directory."))
+            Some(TokenRefusal::request("unauthorized_client", 700_016, "Application not found in the directory."))
+        } else if form.contains_key("client_assertion") {
+            let endpoint = format!("{}/{tenant}/{endpoint}", self.base);
+            self.assertions.check(form, options, &endpoint, now).err()
         } else if given("client_secret") != options.client_secret {
-            Some((StatusCode::UNAUTHORIZED, "invalid_client", 7_000_215, "Invalid client secret provided."))
+            Some(TokenRefusal::client(7_000_215, "Invalid client secret provided."))
         } else {
             None
         };
-        let now = self.now();
-        let Some((status, error, number, text)) = failure else {
-            let token = self.tokens.issue(&options.tenant_id, &options.client_id, audience, now);
+        let Some(refusal) = failure.or_else(|| broken::refuse_token(&options.broken)) else {
+            let roles = broken::roles(&options.broken, audience);
+            let token = self.tokens.issue(&options.tenant_id, &options.client_id, audience, roles, now);
             return json_response(StatusCode::OK, &body(&token, now));
         };
         self.count(|counters| &counters.refusals, 1);
-        json_response(
-            status,
-            &json!({
-                "error": error,
-                "error_description": format!("AADSTS{number}: {text}"),
-                "error_codes": [number],
-                "timestamp": now.format("%Y-%m-%d %H:%M:%SZ").to_string(),
-                "trace_id": options.client_id,
-                "correlation_id": options.client_id,
-            }),
-        )
+        json_response(refusal.status, &refusal.body(now, &options.client_id))
     }
 
     /// The checks that every call passes: token, tenant, and luck.
@@ -342,6 +349,9 @@ impl Service {
         }
         if !tenant.eq_ignore_ascii_case(&self.options.tenant_id) {
             return Err(Refusal::OtherTenant.into());
+        }
+        if let Some(response) = broken::answer(&self.options.broken, subject, tenant) {
+            return Err(Stop::Spoilt(Box::new(response)));
         }
         let response = match self.faults.draw(subject) {
             None => return Ok(()),

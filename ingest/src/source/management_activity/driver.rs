@@ -23,6 +23,7 @@ use super::report::Reporter;
 use super::settings::{Pace, SettingsError, TenantSource};
 use super::wire::{Call, Outcome, Trouble, What};
 use super::writer::Writer;
+use crate::identity::Form;
 use crate::ledger::{Ledger, LedgerError};
 use crate::source::Health;
 
@@ -179,7 +180,7 @@ impl Session<'_> {
             self.reporter.problems(self.machine.problems().into_iter());
             let until = match next {
                 Next::Call(call) => {
-                    self.spawn(*call, now);
+                    self.call(*call, now).await?;
                     continue;
                 }
                 Next::Wait(until) => until,
@@ -196,9 +197,25 @@ impl Session<'_> {
         }
     }
 
-    fn spawn(&mut self, call: Call, now: DateTime<Utc>) {
+    /// Sends a call; one that cannot be made for want of a credential is heard of at once.
+    async fn call(&mut self, call: Call, now: DateTime<Utc>) -> Result<(), LogError> {
+        if call.what != What::Token {
+            self.spawn(call, None, now);
+            return Ok(());
+        }
+        match self.machine.api().token_form(now) {
+            Ok(form) => self.spawn(call, Some(form), now),
+            Err(error) => {
+                tracing::error!(event = "credential_unusable", tenant = %self.writer.tenant, %error);
+                let effects = self.machine.heard(call, Outcome::Failed(Trouble::Credential), now);
+                self.apply(effects, Vec::new(), now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, call: Call, form: Option<Form>, now: DateTime<Utc>) {
         let http = self.poller.http.clone();
-        let form = (call.what == What::Token).then(|| self.machine.api().token_form());
         let blob = match &call.what {
             What::Blob { feed, blob } => {
                 let content_type = self.machine.content_type(*feed).to_owned();

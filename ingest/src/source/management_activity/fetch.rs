@@ -18,6 +18,7 @@ use super::settings::SettingsError;
 use super::wire::{Answer, BlobRead, Call, Outcome, Trouble, What};
 use super::writer::Writer;
 use crate::hex;
+use crate::identity::Form;
 use crate::record::{Kind, Prepared, prepare};
 use crate::splitter::{Element, Framing, Splitter};
 
@@ -73,12 +74,7 @@ impl Http {
     }
 
     /// Sends a call and reads what comes. An error is the log's; whatever the network does is an outcome.
-    pub async fn send(
-        &self,
-        call: Call,
-        form: Option<[(&'static str, String); 4]>,
-        blob: Option<BlobContext>,
-    ) -> Result<Heard, LogError> {
+    pub async fn send(&self, call: Call, form: Option<Form>, blob: Option<BlobContext>) -> Result<Heard, LogError> {
         let begun = Instant::now();
         let limit = if blob.is_some() { BLOB_TIMEOUT } else { ANSWER_TIMEOUT };
         let mut heard =
@@ -102,7 +98,7 @@ impl Http {
         Ok(heard)
     }
 
-    fn request(&self, call: &Call, form: Option<&[(&'static str, String); 4]>) -> reqwest::RequestBuilder {
+    fn request(&self, call: &Call, form: Option<&Form>) -> reqwest::RequestBuilder {
         let request = match call.what {
             What::Token => self.0.post(call.url.clone()),
             What::Start { .. } => self.0.post(call.url.clone()).header(CONTENT_LENGTH, 0),

@@ -16,8 +16,8 @@ use super::lane::{Lane, Standing, Stopped};
 use super::limits::Limits;
 use super::settings::{Pace, TenantSource};
 use super::wire::{
-    Answer, Api, BlobKey, Call, Outcome, Token, What, read_listing, read_subscription, read_subscriptions, read_token,
-    read_token_error,
+    Answer, Api, BlobKey, Call, Outcome, Token, Trouble, What, read_listing, read_subscription, read_subscriptions,
+    read_token, read_token_error,
 };
 use crate::ledger::{Ledger, PRUNED_ROWS_MAX};
 
@@ -336,7 +336,7 @@ impl Machine {
                 let (refusal, retry) = read_token_error(answer.status, &answer.body);
                 (refusal.to_string(), retry, answer.retry_after)
             }
-            Outcome::Failed(trouble) => (trouble.to_string(), true, None),
+            Outcome::Failed(trouble) => (trouble.to_string(), trouble != Trouble::Credential, None),
             Outcome::Blob(_) => (String::new(), true, None),
         };
         let mut effects = Effects::note(Note::Token { ok: false });

@@ -1,9 +1,10 @@
 //! What the poller is told: which tenant, by which door, and at what pace.
 
 use chrono::TimeDelta;
-use runtime::config::Secret;
 use schemas::tenant::Tenant;
 use url::Url;
+
+use crate::identity::Credential;
 
 /// The feeds that the API has, in Microsoft's spelling.
 pub const CONTENT_TYPES: [&str; 5] =
@@ -17,7 +18,7 @@ pub struct TenantSource {
     pub tenant_id: String,
     /// The application's GUID.
     pub client_id: String,
-    pub client_secret: Secret,
+    pub credential: Credential,
     pub content_types: Vec<String>,
     /// `PublisherIdentifier`: the GUID of the tenant whose quota the requests count against; the tenant's own if in doubt.
     pub publisher_id: String,

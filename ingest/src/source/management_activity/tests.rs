@@ -28,7 +28,7 @@ fn source(content_types: &[&str]) -> TenantSource {
         tenant: "t1".parse().unwrap(),
         tenant_id: "11111111-1111-1111-1111-111111111111".into(),
         client_id: "22222222-2222-2222-2222-222222222222".into(),
-        client_secret: runtime::config::Secret::new("hush"),
+        credential: crate::identity::Credential::Fixed(runtime::config::Secret::new("hush")),
         content_types: content_types.iter().map(|name| (*name).to_owned()).collect(),
         publisher_id: "11111111-1111-1111-1111-111111111111".into(),
         login: "https://login.example".parse().unwrap(),
