@@ -6,6 +6,7 @@
 pub mod identity;
 pub mod import;
 pub mod ledger;
+pub mod preflight;
 pub mod record;
 pub mod source;
 pub mod splitter;

@@ -5,6 +5,7 @@ mod dead_letters;
 mod demo;
 mod findings;
 mod import;
+mod init;
 mod rules;
 mod run;
 mod simulate;
@@ -58,7 +59,8 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Findings(options) => findings::run(&global, &options).await,
         Command::Timeline(options) => timeline::run(&global, &options).await,
         Command::Rules(options) => rules::run(&global, &options),
-        Command::Check => check::run(&global),
+        Command::Check(options) => check::run(&global, &options).await,
+        Command::Init(options) => init::run(&global, &options).await,
         Command::DeadLetters(options) => dead_letters::run(&global, &options).await,
         Command::Sink(options) => sink::run(&global, &options).await,
         Command::Simulate(options) => simulate::run(&options).await,

@@ -133,12 +133,20 @@ fn start_ingest(core: &Core, services: &mut Services, readiness: &Readiness, pac
     Ok(())
 }
 
-/// What the poller is told of a tenant; nothing for a tenant that only imports name.
+/// What the poller is told of a tenant; nothing for a tenant that only imports name. Its credential is read again for
+/// each token; what cannot be read at all is told before anything starts.
 fn source(tenant: &TenantConfig) -> anyhow::Result<Option<TenantSource>> {
+    let source = unchecked_source(tenant)?;
+    if let Some(source) = &source {
+        source.credential.check(chrono::Utc::now()).map_err(|error| ConfigurationError(error.to_string()))?;
+    }
+    Ok(source)
+}
+
+/// The same, whatever is the matter with the credential.
+pub fn unchecked_source(tenant: &TenantConfig) -> anyhow::Result<Option<TenantSource>> {
     let Some(access) = &tenant.access else { return Ok(None) };
     let credential = Credential::Files(access.credential.clone());
-    // Read again for each token; what cannot be read at all is told before anything starts.
-    credential.check(chrono::Utc::now()).map_err(|error| ConfigurationError(error.to_string()))?;
     let publisher = access.publisher_id.as_ref().unwrap_or(&access.tenant_id);
     Ok(Some(TenantSource {
         tenant: tenant.name.clone(),
