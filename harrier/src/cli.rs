@@ -57,6 +57,8 @@ pub enum Command {
     Rules(Rules),
     /// Check configuration, rules, secrets and sinks, and ask Microsoft about each tenant; starts and changes nothing.
     Check(Check),
+    /// How complete each feed is, and what is missing; from the log alone.
+    Status(Status),
     /// Set up a tenant: the commands to paste, the configuration, a check.
     Init(Init),
     /// What could not be used, with its place and reason.
@@ -114,6 +116,16 @@ pub struct Check {
     /// Ask nobody: only what can be seen on this machine.
     #[arg(long)]
     pub offline: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this tenant.
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is not given is asked for, where there is a terminal to ask at.

@@ -10,6 +10,7 @@ pub mod preflight;
 pub mod record;
 pub mod source;
 pub mod splitter;
+pub mod status;
 
 /// Bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -11,6 +11,7 @@ mod run;
 mod simulate;
 mod sink;
 mod sql;
+mod status;
 mod timeline;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Timeline(options) => timeline::run(&global, &options).await,
         Command::Rules(options) => rules::run(&global, &options),
         Command::Check(options) => check::run(&global, &options).await,
+        Command::Status(options) => status::run(&global, &options).await,
         Command::Init(options) => init::run(&global, &options).await,
         Command::DeadLetters(options) => dead_letters::run(&global, &options).await,
         Command::Sink(options) => sink::run(&global, &options).await,

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 mod simulated;
 mod support;
+mod watched;
 use support::*;
 
 fn record(id: &str) -> String {

@@ -242,6 +242,7 @@ pub fn pace() -> Pace {
         retry_after_max: millis(2),
         config_retry: millis(5),
         subscriptions_interval: millis(30),
+        watch_interval: millis(20),
         start_interval: millis(5),
         warm_up: millis(0),
         gap_after: TimeDelta::hours(1),

@@ -21,6 +21,7 @@ use super::fetch::{BlobContext, Heard, Http};
 use super::machine::{Machine, Next};
 use super::report::Reporter;
 use super::settings::{Pace, SettingsError, TenantSource};
+use super::watch::Watch;
 use super::wire::{Call, Outcome, Trouble, What};
 use super::writer::Writer;
 use crate::identity::Form;
@@ -111,9 +112,10 @@ impl Poller {
         }
         let ledger = Ledger::read(&*writer.log, tenant).await?;
         *failures = 0;
-        let seed = RandomState::new().build_hasher().finish();
-        let machine = Machine::new(self.source.clone(), self.pace.clone(), ledger, seed, clock.now());
         let now = clock.now();
+        let watch = Watch::new(&self.source.content_types, &ledger, self.pace.listing_fails_after, now);
+        let seed = RandomState::new().build_hasher().finish();
+        let machine = Machine::new(self.source.clone(), self.pace.clone(), ledger, seed, now);
         let mut session = Session {
             poller: self,
             writer,
@@ -124,6 +126,8 @@ impl Poller {
             in_flight: HashMap::new(),
             renew_at: now + self.pace.lease_hold / 3,
             prune_at: now,
+            watch,
+            watch_at: now + self.pace.watch_interval,
         };
         let result = session.run(shutdown).await;
         reporter.problems(Vec::new().into_iter());
@@ -158,6 +162,8 @@ struct Session<'a> {
     in_flight: HashMap<tokio::task::Id, Call>,
     renew_at: DateTime<Utc>,
     prune_at: DateTime<Utc>,
+    watch: Watch,
+    watch_at: DateTime<Utc>,
 }
 
 impl Session<'_> {
@@ -175,6 +181,12 @@ impl Session<'_> {
                 self.prune_at = if full { now } else { now + self.poller.pace.prune_interval };
                 self.apply(effects, Vec::new(), now).await?;
             }
+            if now >= self.watch_at {
+                self.watch_at = now + self.poller.pace.watch_interval;
+                let told = self.watch.judge(&self.origin(String::new(), String::new(), now), now);
+                let effects = Effects { changes: told.changes, ..Effects::default() };
+                self.apply(effects, told.records, now).await?;
+            }
             let (next, effects) = self.machine.next(now);
             self.apply(effects, Vec::new(), now).await?;
             self.reporter.problems(self.machine.problems().into_iter());
@@ -186,7 +198,7 @@ impl Session<'_> {
                 Next::Wait(until) => until,
             };
             self.reporter.feeds(self.machine.feeds());
-            let until = until.into_iter().chain([self.renew_at, self.prune_at]).min().unwrap_or(now);
+            let until = until.into_iter().chain([self.renew_at, self.prune_at, self.watch_at]).min().unwrap_or(now);
             let wait = std_duration(until - now).max(WAIT_MIN);
             tokio::select! {
                 biased;
@@ -253,7 +265,7 @@ impl Session<'_> {
     }
 
     async fn apply(
-        &self,
+        &mut self,
         effects: Effects,
         records: Vec<runtime::log::Output>,
         now: DateTime<Utc>,
@@ -262,6 +274,7 @@ impl Session<'_> {
         // Told only once it is true.
         for note in &effects.notes {
             self.reporter.note(note, now);
+            self.watch.heard(note, now);
         }
         Ok(())
     }

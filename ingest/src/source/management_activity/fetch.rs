@@ -236,7 +236,11 @@ impl Reading {
         let origin = &self.context.origin;
         let prepared = prepare(origin, element, || format!("blob {}, record {index}", origin.blob_id));
         match &prepared.kind {
-            Kind::Record { .. } => self.read.records += 1,
+            Kind::Record { event_time, .. } => {
+                self.read.records += 1;
+                let known = Some(*event_time).filter(|time| *time > DateTime::UNIX_EPOCH);
+                self.read.oldest_event = self.read.oldest_event.into_iter().chain(known).min();
+            }
             Kind::Rejected(_) => self.read.rejected += 1,
         }
         self.ready.push(prepared);

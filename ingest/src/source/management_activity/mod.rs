@@ -36,6 +36,7 @@ mod limits;
 mod machine;
 mod report;
 mod settings;
+mod watch;
 pub(crate) mod wire;
 mod writer;
 

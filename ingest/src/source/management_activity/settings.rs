@@ -119,6 +119,10 @@ pub struct Pace {
     pub gap_after: TimeDelta,
     /// A token is renewed so long before it ends.
     pub token_margin: TimeDelta,
+    /// From one look for feeds that are silent, fail or are disabled to the next.
+    pub watch_interval: TimeDelta,
+    /// How long a feed may not be listed before it is worth an alarm.
+    pub listing_fails_after: TimeDelta,
     /// From one look for rows of the ledger that are too old to the next.
     pub prune_interval: TimeDelta,
     /// Requests in flight at most.
@@ -149,6 +153,8 @@ impl Default for Pace {
             gap_after: TimeDelta::hours(6),
             token_margin: TimeDelta::minutes(5),
             prune_interval: TimeDelta::minutes(10),
+            watch_interval: TimeDelta::minutes(5),
+            listing_fails_after: TimeDelta::hours(1),
             concurrency_max: 8,
             requests_per_minute: 1_000,
             lease_hold: TimeDelta::seconds(30),

@@ -137,6 +137,7 @@ impl Play {
     fn apply(&mut self, effects: Effects) {
         for change in effects.changes {
             match change {
+                Change::History(..) => {}
                 Change::Feed(content_type, row) => drop(self.ledger.feeds.insert(content_type, row)),
                 Change::Blob { content_type, blob_id, row } => {
                     let rows = self.ledger.blobs.entry(content_type).or_default();

@@ -85,6 +85,8 @@ pub struct BlobRead {
     pub rejected: u64,
     pub bytes: u64,
     pub sha256: String,
+    /// Time of its oldest record that has one.
+    pub oldest_event: Option<DateTime<Utc>>,
     pub date: Option<DateTime<Utc>>,
 }
 
