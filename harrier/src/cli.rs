@@ -47,6 +47,8 @@ pub enum Command {
     Run(Run),
     /// Read records from files, judge and archive them, and say what was found.
     Import(Import),
+    /// Fetch what the feeds no longer have, from Microsoft's audit search.
+    Backfill(Backfill),
     /// Ask the archive in SQL.
     Sql(Sql),
     /// List findings, or show one.
@@ -194,6 +196,22 @@ fn sink_choice(text: &str) -> Result<SinkChoice, String> {
 fn cloud(text: &str) -> Result<Cloud, String> {
     let known = Cloud::ALL.into_iter().find(|cloud| cloud.as_str() == text);
     known.ok_or_else(|| format!("one of {}", Cloud::ALL.map(Cloud::as_str).join(", ")))
+}
+
+#[derive(Debug, Args)]
+pub struct Backfill {
+    /// Which tenant; may be left out where there is only one.
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// From here on, by the time of the events: RFC 3339, or so long ago [default: 180d, what Audit (Standard) keeps].
+    #[arg(long, value_parser = moment)]
+    pub since: Option<DateTime<Utc>>,
+    /// Up to here [default: 6d ago, because the feeds have the rest].
+    #[arg(long, value_parser = moment)]
+    pub until: Option<DateTime<Utc>>,
+    /// Deliver findings that these records cause. Without it a backfill alerts nobody.
+    #[arg(long)]
+    pub notify: bool,
 }
 
 #[derive(Debug, Args)]

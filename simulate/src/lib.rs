@@ -21,6 +21,7 @@
 
 mod answers;
 mod assertion;
+mod audit_search;
 mod broken;
 mod dice;
 mod error;
@@ -37,6 +38,7 @@ mod traffic;
 mod world;
 
 pub use assertion::Federated;
+pub use audit_search::{Searched, Searching};
 pub use broken::Broken;
 pub use error::Error;
 pub use faults::Fault;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::{Broken, Error, Fault, Federated};
+use crate::{Broken, Error, Fault, Federated, Searching};
 
 /// The whole description of a fake tenant. Two equal descriptions give the same world, byte for byte.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct Options {
     pub delivery: Delivery,
     pub pace: Pace,
     pub faults: Vec<Fault>,
+    /// How its audit search behaves.
+    pub searching: Searching,
     /// What is set up wrongly.
     pub broken: Vec<Broken>,
 }
@@ -54,6 +56,7 @@ impl Options {
             delivery: Delivery::default(),
             pace: Pace::AllAtOnce,
             faults: Vec::new(),
+            searching: Searching::default(),
             broken: Vec::new(),
         }
     }

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::answers::{self, Refusal, json_response, raw_json};
 use crate::assertion::Assertions;
+use crate::audit_search::{self, Graph, Searched, Searches};
 use crate::broken::{self, ServedClock, TokenRefusal};
 use crate::dice::{Dice, fingerprint};
 use crate::faults::{Fault, FaultPlan};
@@ -77,12 +78,13 @@ struct Counters {
 
 struct Service {
     options: Options,
-    world: World,
+    world: Arc<World>,
     shelf: Shelf,
     /// Scheme, host and port of this server.
     base: String,
     started: Instant,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
+    searches: Arc<Searches>,
     assertions: Assertions,
     faults: FaultPlan,
     /// Content types ever subscribed to, and whether they are now.
@@ -107,14 +109,15 @@ impl FakeTenant {
         let service = Arc::new(Service {
             base: format!("http://{address}"),
             started,
-            tokens: Tokens::new(&options.client_secret),
+            tokens: Arc::new(Tokens::new(&options.client_secret)),
+            searches: Arc::new(Searches::new(options.searching.clone())),
             assertions: Assertions::default(),
             faults: FaultPlan::new(options.seed, &options.faults),
             subscriptions: Mutex::new(subscribed(&options)),
             fetched: Mutex::new(vec![false; shelf.len()]),
             counters: Counters::default(),
             options,
-            world,
+            world: Arc::new(world),
             shelf,
         });
         let (shutdown, stopped) = oneshot::channel::<()>();
@@ -131,6 +134,11 @@ impl FakeTenant {
 
     pub fn world(&self) -> &World {
         &self.service.world
+    }
+
+    /// What was asked of the audit search.
+    pub fn searched(&self) -> Searched {
+        self.service.searches.searched()
     }
 
     pub fn served(&self) -> Served {
@@ -167,6 +175,15 @@ fn subscribed(options: &Options) -> BTreeMap<&'static str, bool> {
 fn router(service: Arc<Service>) -> Router {
     let is_apart = service.options.broken.contains(&Broken::ClockApart);
     let clock = ServedClock { end: service.options.end, started: service.started, is_apart };
+    let of = Arc::clone(&service);
+    let graph = Graph {
+        searches: Arc::clone(&service.searches),
+        world: Arc::clone(&service.world),
+        tokens: Arc::clone(&service.tokens),
+        now: Arc::new(move || of.now()),
+        base: service.base.clone(),
+        tenant_id: service.options.tenant_id.clone(),
+    };
     const FEED: &str = "/api/v1.0/{tenant}/activity/feed";
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(token_v2))
@@ -177,6 +194,7 @@ fn router(service: Arc<Service>) -> Router {
         .route(&format!("{FEED}/subscriptions/content"), get(list_content))
         .route(&format!("{FEED}/audit/{{content_id}}"), get(fetch_content))
         .with_state(service)
+        .merge(audit_search::router(graph))
         .layer(axum::middleware::from_fn_with_state(clock, broken::date))
 }
 

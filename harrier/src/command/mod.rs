@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod backfill;
 mod check;
 mod dead_letters;
 mod demo;
@@ -56,6 +57,7 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Demo(options) => demo::run(&global, &options, metrics).await,
         Command::Run(options) => run::run(&global, &options, metrics).await,
         Command::Import(options) => import::run(&global, &options, metrics).await,
+        Command::Backfill(options) => backfill::run(&global, &options, metrics).await,
         Command::Sql(options) => sql::run(&global, &options).await,
         Command::Findings(options) => findings::run(&global, &options).await,
         Command::Timeline(options) => timeline::run(&global, &options).await,

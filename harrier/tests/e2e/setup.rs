@@ -5,7 +5,7 @@ use std::path::Path;
 
 use chrono::Utc;
 use serde_json::Value;
-use simulate::{Broken, Options};
+use simulate::{Broken, Options, Searching};
 
 use crate::binary::{Harrier, Ran, command, finish, until};
 use crate::service::{Service, Tenant};
@@ -101,4 +101,45 @@ fn without_a_terminal_init_says_what_it_needs_and_writes_nothing() {
     // By then the commands that make the application have been shown.
     assert!(ended.stdout.contains("az ad app create") && ended.stdout.contains("admin-consent"), "{ended}");
     assert!(!harrier.path("harrier.toml").exists());
+}
+
+/// What came by the feed and comes again by the search is one row; what is older than the feed reaches is there as well.
+#[test]
+fn a_backfill_adds_what_the_feed_does_not_have_and_doubles_nothing() {
+    let searching = Searching { looks: 1, ..Searching::default() };
+    let options = Options { users: 3, days: 12, searching, ..Options::new(Utc::now()) };
+    let tenant = Tenant::start(options.clone());
+    let truth = tenant.fake.world().records.len() as u64;
+    let harrier = Harrier::new();
+    assert_eq!(init(&harrier, &options, &tenant, &[]).code, Some(0));
+    let config = harrier.path("setup/harrier.toml");
+    let file = config.to_str().unwrap();
+    let search = |since: &str, until: &str| {
+        let ended = ran(&harrier, &["backfill", "--since", since, "--until", until, "--config", file]);
+        assert_eq!(ended.code, Some(0), "{ended}");
+        let number = |name: &str| -> u64 {
+            let line = ended.stdout.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{ended}"));
+            line.split_whitespace().next_back().unwrap().replace(',', "").parse().unwrap()
+        };
+        (number("records found"), number("known before"))
+    };
+    // Three days by the search alone, then all of it twice: no record is found that is not in the world, none doubled.
+    let (found, _) = search("5d", "2d");
+    assert!(found > 0 && harrier.number("SELECT count(*) FROM events") == found);
+    let quiet = format!(
+        "{}\n[http]\nlisten = \"127.0.0.1:0\"\n[poll]\ninterval = \"1s\"\n[archive]\nflush_interval = \"1s\"\n",
+        std::fs::read_to_string(&config).unwrap()
+    );
+    std::fs::write(&config, quiet).unwrap();
+    let service = Service::start(&config);
+    let by_feed =
+        until(std::time::Duration::from_secs(90), || ran(&harrier, &["status", "--config", file]).code == Some(0));
+    assert!(by_feed);
+    assert_eq!(service.terminate(), Some(0));
+    let (again, known) = search("30d", "0s");
+    assert!(again > found && known > 0);
+    assert_eq!(harrier.number("SELECT count(*) FROM events"), truth);
+    assert_eq!(harrier.number("SELECT count(DISTINCT id) FROM events"), truth);
+    assert!(harrier.number("SELECT count(*) FROM events WHERE source = 'audit_search'") > 0);
+    assert_eq!(harrier.number("SELECT count(*) FROM coverage WHERE feed = 'audit_search' AND state <> 'complete'"), 0);
 }
