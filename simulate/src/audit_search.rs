@@ -84,7 +84,7 @@ impl Searches {
         let every = self.options.trouble_every;
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests += 1;
-        if every == 0 || *requests % every != 0 {
+        if every == 0 || !requests.is_multiple_of(every) {
             return None;
         }
         self.count().trouble += 1;
