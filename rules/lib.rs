@@ -11,6 +11,9 @@ macro_rules! pack {
 pub fn pack() -> &'static [(&'static str, &'static str)] {
     pack![
         "audit/audit_switched_off.yml",
+        "audit/feed_listing_fails.yml",
+        "audit/feed_silent.yml",
+        "audit/feed_subscription_disabled.yml",
         "audit/mailbox_audit_switched_off.yml",
         "defender/warned_link_opened.yml",
         "entra/admin_role_granted.yml",
