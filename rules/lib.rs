@@ -12,6 +12,9 @@ pub fn pack() -> &'static [(&'static str, &'static str)] {
     pack![
         "audit/audit_retention_shortened.yml",
         "audit/audit_switched_off.yml",
+        "audit/feed_listing_fails.yml",
+        "audit/feed_silent.yml",
+        "audit/feed_subscription_disabled.yml",
         "audit/mailbox_audit_reduced.yml",
         "audit/mailbox_audit_switched_off.yml",
         "compliance/alert_policy_disabled.yml",

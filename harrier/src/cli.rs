@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use runtime::config::{Cloud, Guid};
 use schemas::finding::Level;
 use schemas::tenant::Tenant;
 
@@ -19,7 +20,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Configuration file (TOML).
     #[arg(long, global = true, value_name = "FILE")]
@@ -46,6 +47,8 @@ pub enum Command {
     Run(Run),
     /// Read records from files, judge and archive them, and say what was found.
     Import(Import),
+    /// Fetch what the feeds no longer have, from Microsoft's audit search.
+    Backfill(Backfill),
     /// Ask the archive in SQL.
     Sql(Sql),
     /// List findings, or show one.
@@ -54,8 +57,12 @@ pub enum Command {
     Timeline(Timeline),
     /// Check, test and list detection rules.
     Rules(Rules),
-    /// Check configuration, rules and secrets without starting anything.
-    Check,
+    /// Check configuration, rules, secrets and sinks, and ask Microsoft about each tenant; starts and changes nothing.
+    Check(Check),
+    /// How complete each feed is, and what is missing; from the log alone.
+    Status(Status),
+    /// Set up a tenant: the commands to paste, the configuration, a check.
+    Init(Init),
     /// What could not be used, with its place and reason.
     DeadLetters(DeadLetters),
     /// Try the sinks of the configuration.
@@ -104,6 +111,107 @@ pub struct Import {
     /// Exit with code 3 if there are new findings at this level or above.
     #[arg(long, value_parser = level)]
     pub fail_on: Option<Level>,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Ask nobody: only what can be seen on this machine.
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this tenant.
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is not given is asked for, where there is a terminal to ask at.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Your name for the tenant: a-z, 0-9 and '-'.
+    #[arg(long)]
+    pub name: Option<Tenant>,
+    /// The tenant's id, a GUID.
+    #[arg(long)]
+    pub tenant_id: Option<Guid>,
+    /// The application's id, a GUID. Without it the commands that make the application are printed first.
+    #[arg(long)]
+    pub client_id: Option<Guid>,
+    /// Microsoft's cloud: global, gcc, gcc-high, dod or china.
+    #[arg(long, value_parser = cloud, default_value = "global")]
+    pub cloud: Cloud,
+    /// Mail domains of the tenant; what is not named is outside.
+    #[arg(long, value_delimiter = ',')]
+    pub domains: Vec<String>,
+    /// How the application signs in.
+    #[arg(long, value_enum, default_value_t = CredentialKind::Certificate)]
+    pub credential: CredentialKind,
+    /// The credential's file; relative to the configuration.
+    #[arg(long, value_name = "FILE")]
+    pub credential_file: Option<PathBuf>,
+    /// Read the client secret from stdin and write it to its file.
+    #[arg(long)]
+    pub secret_stdin: bool,
+    /// Where findings go: stdout, file:PATH, or webhook:PATH with PATH a file that holds the address. Repeatable.
+    #[arg(long, value_parser = sink_choice)]
+    pub sink: Vec<SinkChoice>,
+    /// Address of a proxy or a fake tenant that stands for all of Microsoft's hosts.
+    #[arg(long, value_name = "URL")]
+    pub endpoints: Option<String>,
+    /// Overwrite a configuration that is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CredentialKind {
+    Certificate,
+    Federated,
+    Secret,
+}
+
+/// A sink of a new configuration.
+#[derive(Clone, Debug)]
+pub enum SinkChoice {
+    Stdout,
+    File(PathBuf),
+    Webhook(PathBuf),
+}
+
+fn sink_choice(text: &str) -> Result<SinkChoice, String> {
+    match text.split_once(':') {
+        None if text == "stdout" => Ok(SinkChoice::Stdout),
+        Some(("file", path)) if !path.is_empty() => Ok(SinkChoice::File(path.into())),
+        // The address itself would be a secret in the arguments.
+        Some(("webhook", path)) if !path.is_empty() && !path.contains("://") => Ok(SinkChoice::Webhook(path.into())),
+        _ => Err("stdout, file:PATH, or webhook:PATH with PATH a file that holds the address".to_owned()),
+    }
+}
+
+fn cloud(text: &str) -> Result<Cloud, String> {
+    let known = Cloud::ALL.into_iter().find(|cloud| cloud.as_str() == text);
+    known.ok_or_else(|| format!("one of {}", Cloud::ALL.map(Cloud::as_str).join(", ")))
+}
+
+#[derive(Debug, Args)]
+pub struct Backfill {
+    /// Which tenant; may be left out where there is only one.
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// From here on, by the time of the events: RFC 3339, or so long ago [default: 180d, what Audit (Standard) keeps].
+    #[arg(long, value_parser = moment)]
+    pub since: Option<DateTime<Utc>>,
+    /// Up to here [default: 6d ago, because the feeds have the rest].
+    #[arg(long, value_parser = moment)]
+    pub until: Option<DateTime<Utc>>,
+    /// Deliver findings that these records cause. Without it a backfill alerts nobody.
+    #[arg(long)]
+    pub notify: bool,
 }
 
 #[derive(Debug, Args)]
@@ -237,6 +345,12 @@ pub struct Simulate {
     /// Faults by name, or `all`.
     #[arg(long, value_delimiter = ',', long_help = format!("Faults by name, or all:{}", simulate::Fault::help()))]
     pub faults: Vec<String>,
+    /// What is set up wrongly in the tenant, by name, such as auditing_off or no_consent.
+    #[arg(long, value_delimiter = ',')]
+    pub broken: Vec<String>,
+    /// The certificate (PEM) that the application may sign in with.
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
     /// The moment the story ends (RFC 3339); now, if not given. With it, two runs play the same world.
     #[arg(long, value_parser = moment)]
     pub end: Option<DateTime<Utc>>,

@@ -161,6 +161,14 @@ impl Core {
     }
 }
 
+/// Whether there is a log to open without making one.
+pub fn has_log(config: &Config) -> bool {
+    match config.log.kind {
+        LogKind::Embedded => config.data_dir.join("log.sqlite").exists(),
+        LogKind::Kafka(_) => true,
+    }
+}
+
 /// The log that the configuration names. What only an operator can change is a fault of the configuration.
 pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
     match &config.log.kind {

@@ -44,6 +44,16 @@ pub struct FeedRow {
     pub swept: Option<DateTime<Utc>>,
 }
 
+/// How much a feed has brought, and what was told of it: see the watch over the feeds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryRow {
+    /// Records by the hour in which they became available, in hours since 1970.
+    pub hours: BTreeMap<i64, u32>,
+    /// Alarms that hold and have been told: operation, and since when it holds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub told: BTreeMap<String, DateTime<Utc>>,
+}
+
 /// What is known of one content blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRow {
@@ -75,6 +85,9 @@ pub enum BlobState {
         /// Of the body as received, in hex.
         sha256: String,
         at: DateTime<Utc>,
+        /// Time of its oldest record: how long Microsoft took is told from it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oldest_event: Option<DateTime<Utc>>,
     },
     /// The service does not have it.
     Gone { reason: String, at: DateTime<Utc> },
@@ -104,6 +117,7 @@ impl BlobState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Feed(String, FeedRow),
+    History(String, HistoryRow),
     Blob { content_type: String, blob_id: String, row: Option<BlobRow> },
 }
 
@@ -111,6 +125,7 @@ pub enum Change {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub feeds: BTreeMap<String, FeedRow>,
+    pub histories: BTreeMap<String, HistoryRow>,
     /// By content type, then blob id.
     pub blobs: BTreeMap<String, BTreeMap<String, BlobRow>>,
 }
@@ -128,6 +143,7 @@ pub enum LedgerError {
 
 const FEED: u8 = b'f';
 const BLOB: u8 = b'b';
+const HISTORY: u8 = b'h';
 
 impl Ledger {
     /// Reads a tenant's ledger.
@@ -139,6 +155,8 @@ impl Ledger {
             let Some((content_type, kind, id)) = key.get(prefix.len()..).and_then(split_key) else { continue };
             if kind == FEED {
                 ledger.feeds.insert(content_type, serde_json::from_slice(&value).map_err(damaged)?);
+            } else if kind == HISTORY {
+                ledger.histories.insert(content_type, serde_json::from_slice(&value).map_err(damaged)?);
             } else {
                 let row = serde_json::from_slice(&value).map_err(damaged)?;
                 ledger.blobs.entry(content_type).or_default().insert(id, row);
@@ -159,6 +177,7 @@ impl Change {
         // Rows are structs of strings, numbers and times: they always serialise.
         let (content_type, kind, id, value) = match self {
             Change::Feed(content_type, row) => (content_type, FEED, "", serde_json::to_vec(row).ok()),
+            Change::History(content_type, row) => (content_type, HISTORY, "", serde_json::to_vec(row).ok()),
             Change::Blob { content_type, blob_id, row } => {
                 let value = row.as_ref().and_then(|row| serde_json::to_vec(row).ok());
                 (content_type, BLOB, blob_id.as_str(), value)

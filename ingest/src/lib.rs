@@ -3,11 +3,14 @@
 //! A source is polled or read from files; either way its bytes are cut into records by the [`splitter`], wrapped with
 //! the circumstances of their arrival, and committed together with the [`ledger`] row that says so.
 
+pub mod identity;
 pub mod import;
 pub mod ledger;
+pub mod preflight;
 pub mod record;
 pub mod source;
 pub mod splitter;
+pub mod status;
 
 /// Bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {

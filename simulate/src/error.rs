@@ -10,11 +10,17 @@ pub enum Error {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("no scenario is called {given:?}; there are quiet and takeover")]
     UnknownScenario { given: String },
-    #[error("no fault is called {given:?}; there are all and {}", names())]
+    #[error("no broken tenant is called {given:?}; there are {}", broken_names())]
+    UnknownBroken { given: String },
+    #[error("no fault is called {given:?}; there are all and {}", fault_names())]
     UnknownFault { given: String },
 }
 
-fn names() -> String {
+fn broken_names() -> String {
+    crate::Broken::ALL.map(|(_, name)| name).join(", ")
+}
+
+fn fault_names() -> String {
     let names: Vec<String> = crate::Fault::all().map(|fault| fault.to_string()).collect();
     names.join(", ")
 }

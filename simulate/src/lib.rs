@@ -20,7 +20,10 @@
 //! ```
 
 mod answers;
+mod assertion;
+mod audit_search;
 mod backlog;
+mod broken;
 mod counters;
 mod dice;
 mod error;
@@ -39,7 +42,10 @@ mod traffic;
 mod truth;
 mod world;
 
+pub use assertion::Federated;
+pub use audit_search::{Searched, Searching};
 pub use backlog::Backlog;
+pub use broken::Broken;
 pub use counters::Served;
 pub use error::Error;
 pub use faults::Fault;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::{Backlog, Error, Fault};
+use crate::{Backlog, Broken, Error, Fault, Federated, Searching};
 
 /// The whole description of a fake tenant. Two equal descriptions give the same world, byte for byte.
 #[derive(Clone)]
@@ -20,12 +20,20 @@ pub struct Options {
     pub domain: String,
     pub client_id: String,
     pub client_secret: String,
+    /// The certificate that the application may sign assertions with, as PEM.
+    pub certificate: Option<String>,
+    /// Who else may sign assertions for it.
+    pub federated: Option<Federated>,
     /// "Now" of the played world when the server starts; it then runs at the speed of the real clock. The story ends
     /// shortly before.
     pub end: DateTime<Utc>,
     pub delivery: Delivery,
     pub pace: Pace,
     pub faults: Vec<Fault>,
+    /// How its audit search behaves.
+    pub searching: Searching,
+    /// What is set up wrongly.
+    pub broken: Vec<Broken>,
     /// Whether the faults meet every request that they can meet, so that nothing is ever answered as it should be.
     pub always_faulty: bool,
     /// Whether all subscriptions exist from the beginning, as an earlier life of the reader would have left them.
@@ -54,10 +62,14 @@ impl Options {
             domain: "contoso.example".to_owned(),
             client_id: "22222222-2222-2222-2222-222222222222".to_owned(),
             client_secret: "simulated-secret".to_owned(),
+            certificate: None,
+            federated: None,
             end,
             delivery: Delivery::default(),
             pace: Pace::AllAtOnce,
             faults: Vec::new(),
+            searching: Searching::default(),
+            broken: Vec::new(),
             always_faulty: false,
             subscribed: false,
             silence: Duration::from_secs(600),

@@ -24,16 +24,18 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::answers::raw_json;
+use crate::assertion::Assertions;
+use crate::audit_search::{self, Graph, Searched, Searches};
 use crate::backlog::Templates;
+use crate::broken::{self, ServedClock};
 use crate::counters::{Counters, Kind, Served};
 use crate::dice::Dice;
 use crate::faults::{Fault, FaultPlan};
 use crate::line::{Connections, Lines, Scissors};
-use crate::records::CONTENT_TYPES;
-use crate::service::{Asked, Service, Subscription, locked, parameter};
+use crate::service::{Asked, Service, locked, parameter, subscriptions};
 use crate::shelf::Shelf;
 use crate::tokens::{LIFETIME_SECS, Tokens};
-use crate::{Error, Options, Truth, World};
+use crate::{Broken, Error, Options, Truth, World};
 
 /// A running fake tenant. Dropping it stops the server; [`FakeTenant::stop`] also waits for it.
 pub struct FakeTenant {
@@ -68,13 +70,14 @@ impl FakeTenant {
         tracing::info!(%address, records = world.records.len(), blobs = shelf.len(), "fake tenant starts");
         let (shutdown, stopped) = watch::channel(false);
         let connections = Arc::new(Connections::default());
-        let subscribed = if options.subscribed { &CONTENT_TYPES[..] } else { &[] };
         let service = Arc::new(Service {
             base: format!("http://{address}"),
             started,
-            tokens: Tokens::new(&options.client_secret),
+            tokens: Arc::new(Tokens::new(&options.client_secret)),
+            searches: Arc::new(Searches::new(options.searching.clone())),
+            assertions: Assertions::default(),
             faults,
-            subscriptions: Mutex::new(subscribed.iter().map(|name| (*name, Subscription::default())).collect()),
+            subscriptions: Mutex::new(subscriptions(&options)),
             fetched: Mutex::new(vec![None; shelf.len()]),
             counters: Counters::default(),
             connections: Arc::clone(&connections),
@@ -82,7 +85,7 @@ impl FakeTenant {
             listings: Mutex::new(HashMap::new()),
             stopped: stopped.clone(),
             options,
-            world,
+            world: Arc::new(world),
             shelf,
             templates,
         });
@@ -98,6 +101,11 @@ impl FakeTenant {
 
     pub fn world(&self) -> &World {
         &self.service.world
+    }
+
+    /// What was asked of the audit search.
+    pub fn searched(&self) -> Searched {
+        self.service.searches.searched()
     }
 
     pub fn served(&self) -> Served {
@@ -152,6 +160,17 @@ impl Service {
 }
 
 fn router(service: Arc<Service>) -> Router {
+    let is_apart = service.options.broken.contains(&Broken::ClockApart);
+    let clock = ServedClock { end: service.options.end, started: service.started, is_apart };
+    let of = Arc::clone(&service);
+    let graph = Graph {
+        searches: Arc::clone(&service.searches),
+        world: Arc::clone(&service.world),
+        tokens: Arc::clone(&service.tokens),
+        now: Arc::new(move || of.now()),
+        base: service.base.clone(),
+        tenant_id: service.options.tenant_id.clone(),
+    };
     const FEED: &str = "/api/v1.0/{tenant}/activity/feed";
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(token_v2))
@@ -164,6 +183,8 @@ fn router(service: Arc<Service>) -> Router {
         .route("/simulate/truth", get(truth))
         .route("/simulate/records", get(records))
         .with_state(service)
+        .merge(audit_search::router(graph))
+        .layer(axum::middleware::from_fn_with_state(clock, broken::date))
 }
 
 /// The parts that every request has; what it is for is said by who takes it.
@@ -213,7 +234,7 @@ async fn token_v1(State(service): Shared, asked: Incoming, Form(form): Form<Hash
             "access_token": token,
         })
     };
-    service.token(asked.to(Kind::Token), &form, &audience, body).await
+    service.token(asked.to(Kind::Token), "oauth2/token", &form, &audience, body).await
 }
 
 async fn token_v2(State(service): Shared, asked: Incoming, Form(form): Form<HashMap<String, String>>) -> Response {
@@ -227,7 +248,7 @@ async fn token_v2(State(service): Shared, asked: Incoming, Form(form): Form<Hash
             "access_token": token,
         })
     };
-    service.token(asked.to(Kind::Token), &form, audience, body).await
+    service.token(asked.to(Kind::Token), "oauth2/v2.0/token", &form, audience, body).await
 }
 
 async fn list_subscriptions(State(service): Shared, asked: Incoming) -> Response {

@@ -16,7 +16,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::answers::{self, Refusal, json_response};
+use crate::assertion::Assertions;
+use crate::audit_search::Searches;
 use crate::backlog::Templates;
+use crate::broken::{self, TokenRefusal};
 use crate::counters::{Counters, Kind, Tally};
 use crate::dice::{Dice, fingerprint};
 use crate::faults::{Fault, FaultPlan};
@@ -24,7 +27,7 @@ use crate::line::{Connections, Scissors};
 use crate::records::CONTENT_TYPES;
 use crate::shelf::{Blob, Content, Shelf};
 use crate::tokens::Tokens;
-use crate::{Options, World};
+use crate::{Broken, Options, World};
 
 /// Seven days, and the hour of grace that the real service was measured to give.
 const REACH: TimeDelta = TimeDelta::hours(7 * 24 + 1);
@@ -39,13 +42,15 @@ const PARTIAL: &str = "$part";
 
 pub(crate) struct Service {
     pub(crate) options: Options,
-    pub(crate) world: World,
+    pub(crate) world: Arc<World>,
     pub(crate) shelf: Shelf,
     pub(crate) templates: Option<Arc<Templates>>,
     /// Scheme, host and port of this server.
     pub(crate) base: String,
     pub(crate) started: Instant,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) searches: Arc<Searches>,
+    pub(crate) assertions: Assertions,
     pub(crate) faults: FaultPlan,
     /// Content types ever subscribed to.
     pub(crate) subscriptions: Mutex<BTreeMap<&'static str, Subscription>>,
@@ -154,29 +159,29 @@ impl Service {
         self.options.end + TimeDelta::from_std(self.started.elapsed()).unwrap_or(TimeDelta::zero())
     }
 
-    /// Answers a request for a token.
+    /// Answers a request for a token. `endpoint` is its path behind the tenant: assertions name it.
     pub(crate) async fn token(
         &self,
         asked: Asked,
+        endpoint: &str,
         form: &HashMap<String, String>,
         audience: &str,
         body: impl Fn(&str, DateTime<Utc>) -> Value,
     ) -> Response {
         self.counters.asked(asked.kind, self.now());
-        let response = match self.faults.draw(asked.kind, &asked.subject()) {
+        match self.faults.draw(asked.kind, &asked.subject()) {
             Some((fault, dice)) => {
                 self.counters.add(|counters| &counters.faults, 1);
                 let text = Text::Whole("{}".into());
                 answers::spoil(fault, dice, text, self.hands(&asked)).await.0
             }
-            None => self.give_token(&asked.tenant, form, audience, body),
-        };
-        self.dated(response)
+            None => self.give_token((&asked.tenant, endpoint), form, audience, body),
+        }
     }
 
     fn give_token(
         &self,
-        tenant: &str,
+        (tenant, endpoint): (&str, &str),
         form: &HashMap<String, String>,
         audience: &str,
         body: impl Fn(&str, DateTime<Utc>) -> Value,
@@ -185,37 +190,31 @@ impl Service {
         let options = &self.options;
         let known_tenant =
             tenant.eq_ignore_ascii_case(&options.tenant_id) || tenant.eq_ignore_ascii_case(&options.domain);
+        let now = self.now();
         let failure = if !known_tenant {
-            Some((StatusCode::BAD_REQUEST, "invalid_request", 90_002, "Tenant not found."))
+            Some(TokenRefusal::request("invalid_request", 90_002, "Tenant not found."))
         } else if given("grant_type") != "client_credentials" {
-            Some((StatusCode::BAD_REQUEST, "unsupported_grant_type", 70_003, "The grant type is not supported."))
+            Some(TokenRefusal::request("unsupported_grant_type", 70_003, "The grant type is not supported."))
         } else if given("client_id") != options.client_id {
-            Some((StatusCode::BAD_REQUEST, "unauthorized_client", 700_016, "Application not found in the directory."))
+            Some(TokenRefusal::request("unauthorized_client", 700_016, "Application not found in the directory."))
+        } else if form.contains_key("client_assertion") {
+            let endpoint = format!("{}/{tenant}/{endpoint}", self.base);
+            self.assertions.check(form, options, &endpoint, now).err()
         } else if given("client_secret") != options.client_secret {
-            Some((StatusCode::UNAUTHORIZED, "invalid_client", 7_000_215, "Invalid client secret provided."))
+            Some(TokenRefusal::client(7_000_215, "Invalid client secret provided."))
         } else {
             None
         };
-        let now = self.now();
-        let Some((status, error, number, text)) = failure else {
-            let token = self.tokens.issue(&options.tenant_id, &options.client_id, audience, now);
+        let Some(refusal) = failure.or_else(|| broken::refuse_token(&options.broken)) else {
+            let roles = broken::roles(&options.broken, audience);
+            let token = self.tokens.issue(&options.tenant_id, &options.client_id, audience, roles, now);
             return json_response(StatusCode::OK, &body(&token, now));
         };
         self.counters.add(|counters| &counters.refusals, 1);
-        json_response(
-            status,
-            &json!({
-                "error": error,
-                "error_description": format!("AADSTS{number}: {text}"),
-                "error_codes": [number],
-                "timestamp": now.format("%Y-%m-%d %H:%M:%SZ").to_string(),
-                "trace_id": options.client_id,
-                "correlation_id": options.client_id,
-            }),
-        )
+        json_response(refusal.status, &refusal.body(now, &options.client_id))
     }
 
-    /// Answers a request of the API: by its rules, or as a fault has it.
+    /// Answers a request of the API: by its rules, as the tenant is broken, or as a fault has it.
     pub(crate) async fn answer(
         &self,
         asked: Asked,
@@ -226,30 +225,34 @@ impl Service {
             self.counters.add(|counters| &counters.refusals, 1);
             refusal.into_response()
         };
-        let response = match self.enter(&asked) {
-            Err(refusal) => refused(refusal),
-            Ok(_) if self.is_auditing_off() => {
-                self.counters.add(|counters| &counters.faults, 1);
-                answers::auditing_off(&self.options.tenant_id)
-            }
-            Ok(token) => match self.faults.draw(asked.kind, &asked.subject()) {
-                None => match work(self, &asked) {
-                    Ok(answer) => {
-                        self.tell(answer.tally);
-                        answers::whole(answer)
-                    }
-                    Err(refusal) => refused(refusal),
-                },
-                Some((fault, dice)) => {
-                    self.counters.add(|counters| &counters.faults, 1);
-                    if fault == Fault::ExpiredToken {
-                        self.tokens.revoke(&token);
-                    }
-                    self.spoil(fault, dice, &asked, work).await
-                }
-            },
+        let token = match self.enter(&asked) {
+            Err(refusal) => return refused(refusal),
+            Ok(token) => token,
         };
-        self.dated(response)
+        if let Some(response) = broken::answer(&self.options.broken, &asked.subject(), &asked.tenant) {
+            self.counters.add(|counters| &counters.refusals, 1);
+            return response;
+        }
+        if self.is_auditing_off() {
+            self.counters.add(|counters| &counters.faults, 1);
+            return answers::auditing_off(&self.options.tenant_id);
+        }
+        match self.faults.draw(asked.kind, &asked.subject()) {
+            None => match work(self, &asked) {
+                Ok(answer) => {
+                    self.tell(answer.tally);
+                    answers::whole(answer)
+                }
+                Err(refusal) => refused(refusal),
+            },
+            Some((fault, dice)) => {
+                self.counters.add(|counters| &counters.faults, 1);
+                if fault == Fault::ExpiredToken {
+                    self.tokens.revoke(&token);
+                }
+                self.spoil(fault, dice, &asked, work).await
+            }
+        }
     }
 
     /// What comes of a request that is spoilt. A body that is broken off is that of the true answer.
@@ -282,15 +285,6 @@ impl Service {
             stopped: self.stopped.clone(),
             now: self.now(),
         }
-    }
-
-    /// By the service's own clock, which need not be that of this machine.
-    fn dated(&self, mut response: Response) -> Response {
-        let date = self.now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        if let Ok(date) = HeaderValue::from_str(&date) {
-            response.headers_mut().insert(axum::http::header::DATE, date);
-        }
-        response
     }
 
     fn tell(&self, tally: Tally) {
@@ -509,6 +503,17 @@ impl Service {
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The subscriptions at the beginning: none, or all, or all and disabled by somebody.
+pub(crate) fn subscriptions(options: &Options) -> BTreeMap<&'static str, Subscription> {
+    let mut subscription = Subscription::default();
+    let is_disabled = options.broken.contains(&Broken::DisabledSubscriptions);
+    if is_disabled {
+        subscription.end(Standing::Disabled, DateTime::<Utc>::MIN_UTC);
+    }
+    let there = if options.subscribed || is_disabled { &CONTENT_TYPES[..] } else { &[] };
+    there.iter().map(|name| (*name, subscription.clone())).collect()
 }
 
 fn shown(content_type: &str, subscription: &Subscription) -> Value {

@@ -1,17 +1,36 @@
-//! `harrier check`: configuration, rules, secrets and sinks, all problems at once, nothing started.
+//! `harrier check`: configuration, rules, secrets, sinks, and at Microsoft each tenant's credential, permissions and
+//! feeds: all problems at once, nothing started and nothing changed.
 
-use crate::cli::Global;
+use ingest::preflight::{Subject, Verdict};
+use runtime::config::{Config, TenantConfig};
+
+use crate::cli::{Check, Global};
 use crate::exit::{ConfigurationError, Outcome};
 use crate::services;
 
-pub fn run(global: &Global) -> anyhow::Result<Outcome> {
+pub async fn run(global: &Global, options: &Check) -> anyhow::Result<Outcome> {
     let config = services::config(global)?;
+    let mut problems = here(&config);
+    if !options.offline {
+        for tenant in &config.tenants {
+            problems += at_microsoft(tenant).await?;
+        }
+    }
+    if problems == 0 {
+        return Ok(Outcome::Done);
+    }
+    let plural = if problems == 1 { "problem" } else { "problems" };
+    Err(ConfigurationError(format!("{problems} {plural}")).into())
+}
+
+/// What can be seen on this machine. How many problems there are.
+fn here(config: &Config) -> usize {
     let mut problems = Vec::new();
     for warning in &config.warnings {
         println!("warn  {warning}");
     }
     println!("ok    configuration");
-    match services::rules(&config) {
+    match services::rules(config) {
         Ok(rules) => println!("ok    rules: {} loaded", rules.rules().len()),
         Err(error) => problems.push(error.to_string()),
     }
@@ -21,19 +40,30 @@ pub fn run(global: &Global) -> anyhow::Result<Outcome> {
             Err(error) => problems.push(error.to_string()),
         }
     }
-    match super::run::sinks(&config) {
+    match super::run::sinks(config) {
         Ok(sinks) => match notify::check(&sinks, &runtime::clock::Clock::system()) {
             Ok(()) => println!("ok    sinks: {}", sinks.len()),
             Err(errors) => problems.extend(errors.iter().map(ToString::to_string)),
         },
         Err(error) => problems.push(format!("{error:#}")),
     }
-    if problems.is_empty() {
-        return Ok(Outcome::Done);
-    }
     for problem in &problems {
         println!("FAIL  {problem}");
     }
-    let plural = if problems.len() == 1 { "problem" } else { "problems" };
-    Err(ConfigurationError(format!("{} {plural}", problems.len())).into())
+    problems.len()
+}
+
+/// What Microsoft says of a tenant. How many problems there are.
+async fn at_microsoft(tenant: &TenantConfig) -> anyhow::Result<usize> {
+    let Some(access) = &tenant.access else { return Ok(0) };
+    let Some(source) = super::run::unchecked_source(tenant)? else { return Ok(0) };
+    let credential_file = access.credential.files().next().map(ToString::to_string).unwrap_or_default();
+    let graph = access.endpoints.graph.parse().ok();
+    println!("\n{} ({}, {})", tenant.name, access.tenant_id, tenant.cloud.as_str());
+    let subject = Subject { source, cloud: tenant.cloud, graph, credential_file };
+    let points = ingest::preflight::check(&subject, chrono::Utc::now()).await;
+    for point in &points {
+        print!("{}", point.lines());
+    }
+    Ok(points.iter().filter(|point| point.verdict == Verdict::Fail).count())
 }

@@ -1,15 +1,18 @@
 //! The commands, one file each.
 
+mod backfill;
 mod check;
 mod dead_letters;
 mod demo;
 mod findings;
 mod import;
+mod init;
 mod rules;
 mod run;
 mod simulate;
 mod sink;
 mod sql;
+mod status;
 mod timeline;
 
 use std::sync::Arc;
@@ -54,11 +57,14 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Demo(options) => demo::run(&global, &options, metrics).await,
         Command::Run(options) => run::run(&global, &options, metrics).await,
         Command::Import(options) => import::run(&global, &options, metrics).await,
+        Command::Backfill(options) => backfill::run(&global, &options, metrics).await,
         Command::Sql(options) => sql::run(&global, &options).await,
         Command::Findings(options) => findings::run(&global, &options).await,
         Command::Timeline(options) => timeline::run(&global, &options).await,
         Command::Rules(options) => rules::run(&global, &options).await,
-        Command::Check => check::run(&global),
+        Command::Check(options) => check::run(&global, &options).await,
+        Command::Status(options) => status::run(&global, &options).await,
+        Command::Init(options) => init::run(&global, &options).await,
         Command::DeadLetters(options) => dead_letters::run(&global, &options).await,
         Command::Sink(options) => sink::run(&global, &options).await,
         Command::Simulate(options) => simulate::run(&options).await,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use ingest::identity::Credential;
 use ingest::source::management_activity::{Pace, Poller, TenantSource};
 use ingest::source::{HEARTBEAT_INTERVAL, Health, beat};
 use notify::{SigningSecret, Sink};
@@ -152,16 +153,26 @@ fn start_ingest(core: &Core, services: &mut Services, readiness: &Readiness, pac
     Ok(())
 }
 
-/// What the poller is told of a tenant; nothing for a tenant that only imports name.
+/// What the poller is told of a tenant; nothing for a tenant that only imports name. Its credential is read again for
+/// each token; what cannot be read at all is told before anything starts.
 fn source(tenant: &TenantConfig) -> anyhow::Result<Option<TenantSource>> {
+    let source = unchecked_source(tenant)?;
+    if let Some(source) = &source {
+        source.credential.check(chrono::Utc::now()).map_err(|error| ConfigurationError(error.to_string()))?;
+    }
+    Ok(source)
+}
+
+/// The same, whatever is the matter with the credential.
+pub fn unchecked_source(tenant: &TenantConfig) -> anyhow::Result<Option<TenantSource>> {
     let Some(access) = &tenant.access else { return Ok(None) };
-    let secret = access.client_secret.read().map_err(|error| ConfigurationError(error.to_string()))?;
+    let credential = Credential::Files(access.credential.clone());
     let publisher = access.publisher_id.as_ref().unwrap_or(&access.tenant_id);
     Ok(Some(TenantSource {
         tenant: tenant.name.clone(),
         tenant_id: access.tenant_id.as_str().to_owned(),
         client_id: access.client_id.as_str().to_owned(),
-        client_secret: secret,
+        credential,
         content_types: access.content_types.iter().map(|content_type| content_type.as_str().to_owned()).collect(),
         publisher_id: publisher.as_str().to_owned(),
         login: access.endpoints.login.parse()?,

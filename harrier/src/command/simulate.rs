@@ -16,6 +16,8 @@ pub async fn run(options: &Simulate) -> anyhow::Result<Outcome> {
     world.story = options.scenario.parse()?;
     world.pace = Pace::AllAtOnce;
     world.faults = Fault::parse_all(&options.faults)?;
+    world.broken = options.broken.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+    world.certificate = options.certificate.as_ref().map(std::fs::read_to_string).transpose()?;
     let tenant = FakeTenant::start(world.clone(), options.listen).await?;
     println!("listening on http://{}", tenant.address());
     if let Some(folder) = &options.write_config {

@@ -18,5 +18,6 @@ mod operate;
 mod others_read_it;
 mod sample;
 mod service;
+mod setup;
 mod sinks;
 mod sql;

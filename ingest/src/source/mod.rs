@@ -1,5 +1,6 @@
 //! Where audit records come from. A source is one file or folder here.
 
+pub mod audit_search;
 mod health;
 mod heartbeat;
 pub mod management_activity;

@@ -11,6 +11,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, stream};
+use ingest::identity::Credential;
 use ingest::ledger::{BlobState, Ledger};
 use ingest::source::Health;
 use ingest::source::management_activity::{Pace, PollError, Poller, TenantSource};
@@ -235,7 +236,7 @@ pub fn source(base: &str) -> TenantSource {
         tenant: "t1".parse().unwrap(),
         tenant_id: TENANT_ID.into(),
         client_id: "22222222-2222-2222-2222-222222222222".into(),
-        client_secret: Secret::new("simulated-secret"),
+        credential: Credential::Fixed(Secret::new("simulated-secret")),
         content_types: vec![FEED.into()],
         publisher_id: TENANT_ID.into(),
         login: base.parse().unwrap(),
@@ -257,6 +258,7 @@ pub fn pace() -> Pace {
         retry_after_max: millis(2),
         config_retry: millis(5),
         subscriptions_interval: millis(30),
+        watch_interval: millis(20),
         start_interval: millis(5),
         sweep_interval: TimeDelta::hours(1),
         warm_up: millis(0),

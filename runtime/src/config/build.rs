@@ -15,8 +15,9 @@ use super::written::{
     Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSecurity, WrittenSink, WrittenTenant,
 };
 use super::{
-    Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig, KafkaConfig, LogConfig,
-    LogKind, RulesConfig, SaslConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
+    Access, ArchiveConfig, Cloud, Config, ContentType, Credential, DATA_DIR_DEFAULT, Endpoints, HttpConfig,
+    KafkaConfig, LogConfig, LogKind, RulesConfig, SaslConfig, SecretFile, SigningAlgorithm, SinkConfig, SinkKind,
+    TenantConfig,
 };
 
 /// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.
@@ -220,15 +221,10 @@ impl Builder<'_> {
         if written.present.iter().all(|(key, _)| of_every_tenant.contains(key)) {
             return None;
         }
-        if let Some(certificate) = &written.client_certificate_file {
-            self.problems.add(certificate.offset, Problem::CertificateNotRead);
-        } else {
-            self.require("[[tenant]]", written.offset, &written.present, &["client_secret_file"]);
-        }
+        let credential = self.credential(&written);
         self.require("[[tenant]]", written.offset, &written.present, &["tenant_id", "client_id"]);
         let tenant_id = self.parsed("tenant_id", written.tenant_id, str::parse);
         let client_id = self.parsed("client_id", written.client_id, str::parse);
-        let client_secret = self.secret("client_secret_file", written.client_secret_file);
         let publisher_id = self.parsed("publisher_id", written.publisher_id, str::parse);
         let content_types = self.content_types(written.content_types);
         let endpoints = self.endpoints(written.endpoints, cloud, written.offset)?;
@@ -236,12 +232,44 @@ impl Builder<'_> {
         Some(Access {
             tenant_id: tenant_id?,
             client_id: client_id?,
-            client_secret: client_secret?,
+            credential: credential?,
             content_types,
             publisher_id,
             endpoints,
             management_resource,
         })
+    }
+
+    /// Exactly one of the three: with two, nobody would know which one has to be renewed.
+    fn credential(&mut self, written: &WrittenTenant) -> Option<Credential> {
+        const KINDS: [&str; 3] = ["client_certificate_file", "federated_token_file", "client_secret_file"];
+        let mut given = KINDS.iter().flat_map(|kind| written.present.iter().filter(move |(key, _)| key == kind));
+        let Some((first, _)) = given.next() else {
+            self.problems.add(written.offset, Problem::NoCredential);
+            return None;
+        };
+        let more: Vec<_> = given.map(|(key, offset)| (*key, *offset)).collect();
+        for (key, offset) in more {
+            self.problems.add(offset, Problem::SecondCredential { key, first });
+        }
+        let of_certificate = ["client_key_file", "client_assertion_algorithm"];
+        if *first != "client_certificate_file" {
+            for (key, offset) in written.present.iter().filter(|(key, _)| of_certificate.contains(key)) {
+                self.problems.add(*offset, Problem::WithoutCertificate { key });
+            }
+        }
+        let secret = self.secret("client_secret_file", written.client_secret_file.clone());
+        let token = self.secret("federated_token_file", written.federated_token_file.clone());
+        let certificate = self.secret("client_certificate_file", written.client_certificate_file.clone());
+        let key = self.secret("client_key_file", written.client_key_file.clone());
+        let algorithms = [SigningAlgorithm::Ps256, SigningAlgorithm::Rs256].map(|known| (known.as_str(), known));
+        let algorithm = written.client_assertion_algorithm.clone();
+        let algorithm = self.choice("client_assertion_algorithm", algorithm, &algorithms).unwrap_or_default();
+        match *first {
+            "client_certificate_file" => Some(Credential::Certificate { certificate: certificate?, key, algorithm }),
+            "federated_token_file" => Some(Credential::Federated(token?)),
+            _ => Some(Credential::Secret(secret?)),
+        }
     }
 
     fn content_types(&mut self, written: Option<Vec<Placed<String>>>) -> Vec<ContentType> {

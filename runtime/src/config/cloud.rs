@@ -36,6 +36,11 @@ impl Cloud {
         }
     }
 
+    /// Whether Graph searches the audit log there. Documented as not available in the national clouds.
+    pub fn has_audit_search(self) -> bool {
+        matches!(self, Cloud::Global | Cloud::Gcc)
+    }
+
     pub fn hosts(self) -> Hosts {
         match self {
             Cloud::Global => Hosts {

@@ -135,7 +135,7 @@ pub struct TenantConfig {
 pub struct Access {
     pub tenant_id: Guid,
     pub client_id: Guid,
-    pub client_secret: SecretFile,
+    pub credential: Credential,
     pub content_types: Vec<ContentType>,
     /// Whose request quota is used; the tenant's own without one.
     pub publisher_id: Option<Guid>,
@@ -143,6 +143,47 @@ pub struct Access {
     /// The OAuth resource of the Management Activity API: the cloud's own, also where `endpoints.management` is a proxy
     /// or a fake.
     pub management_resource: String,
+}
+
+/// How the application proves that it is itself: by one of three, each named by file and read when it is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A password of the application's.
+    Secret(SecretFile),
+    /// A certificate and its key, both PEM; the key beside the certificate in one file unless it has its own.
+    Certificate { certificate: SecretFile, key: Option<SecretFile>, algorithm: SigningAlgorithm },
+    /// An assertion that somebody else signs and renews in a file, such as Kubernetes for a service account.
+    Federated(SecretFile),
+}
+
+impl Credential {
+    /// The files it needs.
+    pub fn files(&self) -> impl Iterator<Item = &SecretFile> {
+        let (one, other) = match self {
+            Credential::Secret(file) | Credential::Federated(file) => (file, None),
+            Credential::Certificate { certificate, key, .. } => (certificate, key.as_ref()),
+        };
+        std::iter::once(one).chain(other)
+    }
+}
+
+/// How an assertion is signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SigningAlgorithm {
+    /// RSASSA-PSS: what Entra recommends.
+    #[default]
+    Ps256,
+    /// RSASSA-PKCS1-v1_5: what is older and everywhere understood.
+    Rs256,
+}
+
+impl SigningAlgorithm {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SigningAlgorithm::Ps256 => "PS256",
+            SigningAlgorithm::Rs256 => "RS256",
+        }
+    }
 }
 
 /// `[tenant.endpoints]`: where each API is reached. Each is a valid https address (http on loopback only), with or
@@ -329,7 +370,8 @@ impl Config {
 
     /// Every secret the configuration refers to, for a check that they can be read.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretFile> {
-        let of_tenants = self.tenants.iter().filter_map(|tenant| Some(&tenant.access.as_ref()?.client_secret));
+        let of_tenants = self.tenants.iter().filter_map(|tenant| tenant.access.as_ref());
+        let of_tenants = of_tenants.flat_map(|access| access.credential.files());
         let of_sinks = self.sinks.iter().flat_map(|sink| match &sink.kind {
             SinkKind::Webhook { url, signing_secret, .. } => [Some(url), signing_secret.as_ref()],
             SinkKind::File { .. } | SinkKind::Stdout => [None, None],

@@ -42,8 +42,12 @@ pub enum Problem {
     /// A warning.
     #[error("what signs in to the brokers passes in the clear: set `tls = true` in [log.security]")]
     PasswordInTheClear,
-    #[error("`client_certificate_file`: this version signs in with a client secret only: use `client_secret_file`")]
-    CertificateNotRead,
+    #[error("[[tenant]] needs a credential: `client_certificate_file`, `federated_token_file` or `client_secret_file`")]
+    NoCredential,
+    #[error("`{key}` is a second credential beside `{first}`: keep one")]
+    SecondCredential { key: &'static str, first: &'static str },
+    #[error("`{key}` does nothing without `client_certificate_file`")]
+    WithoutCertificate { key: &'static str },
     #[error("no Management Activity API is documented for cloud \"china\": set `management` in [tenant.endpoints]")]
     ManagementUnknown,
     /// A warning.

@@ -7,6 +7,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 
 use super::*;
+use crate::records::CONTENT_TYPES;
 use crate::{Delivery, Pace, Scenario};
 
 const EXCHANGE: &str = "Audit.Exchange";

@@ -21,8 +21,10 @@ use super::fetch::{BlobContext, Heard, Http};
 use super::machine::{Machine, Next};
 use super::report::Reporter;
 use super::settings::{Pace, SettingsError, TenantSource};
+use super::watch::Watch;
 use super::wire::{Call, Outcome, Trouble, What};
 use super::writer::Writer;
+use crate::identity::Form;
 use crate::ledger::{Ledger, LedgerError};
 use crate::source::Health;
 
@@ -120,9 +122,10 @@ impl Poller {
         }
         let ledger = Ledger::read(&*writer.log, tenant).await?;
         *failures = 0;
-        let seed = RandomState::new().build_hasher().finish();
-        let machine = Machine::new(self.source.clone(), self.pace.clone(), ledger, seed, clock.now());
         let now = clock.now();
+        let watch = Watch::new(&self.source.content_types, &ledger, self.pace.listing_fails_after, now);
+        let seed = RandomState::new().build_hasher().finish();
+        let machine = Machine::new(self.source.clone(), self.pace.clone(), ledger, seed, now);
         let mut session = Session {
             poller: self,
             writer,
@@ -134,6 +137,8 @@ impl Poller {
             renew_at: now + self.pace.lease_hold / 3,
             prune_at: now,
             looked: (now, Instant::now()),
+            watch,
+            watch_at: now + self.pace.watch_interval,
         };
         let result = session.run(shutdown).await;
         reporter.problems(Vec::new().into_iter());
@@ -170,6 +175,8 @@ struct Session<'a> {
     prune_at: DateTime<Utc>,
     /// The last look at both clocks.
     looked: (DateTime<Utc>, Instant),
+    watch: Watch,
+    watch_at: DateTime<Utc>,
 }
 
 impl Session<'_> {
@@ -190,18 +197,25 @@ impl Session<'_> {
                 self.prune_at = if full { now } else { now + self.poller.pace.prune_interval };
                 self.apply(effects, Vec::new(), now).await?;
             }
+            if now >= self.watch_at {
+                self.watch_at = now + self.poller.pace.watch_interval;
+                let told = self.watch.judge(&self.origin(String::new(), String::new(), now), now);
+                let effects = Effects { changes: told.changes, ..Effects::default() };
+                self.apply(effects, told.records, now).await?;
+            }
             let (next, effects) = self.machine.next(now);
             self.apply(effects, Vec::new(), now).await?;
             self.reporter.problems(self.machine.problems().into_iter());
             let until = match next {
                 Next::Call(call) => {
-                    self.spawn(*call, now);
+                    self.call(*call, now).await?;
                     continue;
                 }
                 Next::Wait(until) => until,
             };
             self.reporter.feeds(self.machine.feeds());
-            let until = until.into_iter().chain([self.renew_at, self.prune_at]).min().unwrap_or(now);
+            let due = [self.renew_at, self.prune_at, self.watch_at];
+            let until = until.into_iter().chain(due).min().unwrap_or(now);
             let wait = std_duration(until - now).clamp(WAIT_MIN, WAIT_MAX);
             tokio::select! {
                 biased;
@@ -224,9 +238,25 @@ impl Session<'_> {
         true
     }
 
-    fn spawn(&mut self, call: Call, now: DateTime<Utc>) {
+    /// Sends a call; one that cannot be made for want of a credential is heard of at once.
+    async fn call(&mut self, call: Call, now: DateTime<Utc>) -> Result<(), LogError> {
+        if call.what != What::Token {
+            self.spawn(call, None, now);
+            return Ok(());
+        }
+        match self.machine.api().token_form(now) {
+            Ok(form) => self.spawn(call, Some(form), now),
+            Err(error) => {
+                tracing::error!(event = "credential_unusable", tenant = %self.writer.tenant, %error);
+                let effects = self.machine.heard(call, Outcome::Failed(Trouble::Credential), now);
+                self.apply(effects, Vec::new(), now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, call: Call, form: Option<Form>, now: DateTime<Utc>) {
         let http = self.poller.http.clone();
-        let form = (call.what == What::Token).then(|| self.machine.api().token_form());
         let blob = match &call.what {
             What::Blob { feed, blob } => {
                 let content_type = self.machine.content_type(*feed).to_owned();
@@ -264,7 +294,7 @@ impl Session<'_> {
     }
 
     async fn apply(
-        &self,
+        &mut self,
         effects: Effects,
         records: Vec<runtime::log::Output>,
         now: DateTime<Utc>,
@@ -273,6 +303,7 @@ impl Session<'_> {
         // Told only once it is true.
         for note in &effects.notes {
             self.reporter.note(note, now);
+            self.watch.heard(note, now);
         }
         Ok(())
     }

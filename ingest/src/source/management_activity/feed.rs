@@ -371,6 +371,7 @@ impl Feed {
             rejected: read.rejected,
             bytes: read.bytes,
             sha256: read.sha256,
+            oldest_event: read.oldest_event,
             at: moment.now,
         };
         self.finish(key, state, moment.now, &mut effects);

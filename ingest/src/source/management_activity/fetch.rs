@@ -20,6 +20,7 @@ use super::settings::{Pace, SettingsError};
 use super::wire::{Answer, BlobRead, Call, Outcome, Trouble, What};
 use super::writer::Writer;
 use crate::hex;
+use crate::identity::Form;
 use crate::record::{Kind, Prepared, prepare};
 use crate::splitter::{Element, Framing, Splitter};
 
@@ -89,12 +90,7 @@ impl Http {
     }
 
     /// Sends a call and reads what comes. An error is the log's; whatever the network does is an outcome.
-    pub async fn send(
-        &self,
-        call: Call,
-        form: Option<[(&'static str, String); 4]>,
-        blob: Option<BlobContext>,
-    ) -> Result<Heard, LogError> {
+    pub async fn send(&self, call: Call, form: Option<Form>, blob: Option<BlobContext>) -> Result<Heard, LogError> {
         // Held until the blob is read. Neither is ever closed.
         let _turn = match blob {
             Some(_) => tokio::select! {
@@ -127,7 +123,7 @@ impl Http {
         Ok(heard)
     }
 
-    fn request(&self, call: &Call, form: Option<&[(&'static str, String); 4]>) -> reqwest::RequestBuilder {
+    fn request(&self, call: &Call, form: Option<&Form>) -> reqwest::RequestBuilder {
         let request = match call.what {
             What::Token => self.client.post(call.url.clone()),
             What::Start { .. } => self.client.post(call.url.clone()).header(CONTENT_LENGTH, 0),
@@ -272,7 +268,11 @@ impl Reading {
         let origin = &self.context.origin;
         let prepared = prepare(origin, element, || format!("blob {}, record {index}", origin.blob_id));
         match &prepared.kind {
-            Kind::Record { .. } => self.read.records += 1,
+            Kind::Record { event_time, .. } => {
+                self.read.records += 1;
+                let known = Some(*event_time).filter(|time| *time > DateTime::UNIX_EPOCH);
+                self.read.oldest_event = self.read.oldest_event.into_iter().chain(known).min();
+            }
             Kind::Rejected(_) => self.read.rejected += 1,
         }
         self.ready.push(prepared);

@@ -327,7 +327,7 @@ impl Machine {
                 let (refusal, retry) = read_token_error(answer.status, &answer.body);
                 (refusal.to_string(), retry, answer.retry_after)
             }
-            Outcome::Failed(trouble) => (trouble.to_string(), true, None),
+            Outcome::Failed(trouble) => (trouble.to_string(), trouble != Trouble::Credential, None),
             Outcome::Blob(_) => (String::new(), true, None),
         };
         let mut effects = Effects::note(Note::Token { ok: false });

@@ -26,7 +26,7 @@
 //! `code`); the tests play a week of polling against a list of blobs and a number for a clock. Around it lies a thin
 //! driver (`driver`, `fetch`, `writer`).
 
-mod code;
+pub(crate) mod code;
 mod driver;
 mod effect;
 mod feed;
@@ -37,8 +37,9 @@ mod machine;
 mod report;
 mod settings;
 mod skew;
+mod watch;
 mod window;
-mod wire;
+pub(crate) mod wire;
 mod writer;
 
 pub use code::{CODES, Class, Code};

@@ -1,9 +1,10 @@
 //! What the poller is told: which tenant, by which door, and at what pace.
 
 use chrono::TimeDelta;
-use runtime::config::Secret;
 use schemas::tenant::Tenant;
 use url::Url;
+
+use crate::identity::Credential;
 
 /// The feeds that the API has, in Microsoft's spelling.
 pub const CONTENT_TYPES: [&str; 5] =
@@ -17,7 +18,7 @@ pub struct TenantSource {
     pub tenant_id: String,
     /// The application's GUID.
     pub client_id: String,
-    pub client_secret: Secret,
+    pub credential: Credential,
     pub content_types: Vec<String>,
     /// `PublisherIdentifier`: the GUID of the tenant whose quota the requests count against; the tenant's own if in doubt.
     pub publisher_id: String,
@@ -118,6 +119,10 @@ pub struct Pace {
     pub gap_after: TimeDelta,
     /// A token is renewed so long before it ends.
     pub token_margin: TimeDelta,
+    /// From one look for feeds that are silent, fail or are disabled to the next.
+    pub watch_interval: TimeDelta,
+    /// How long a feed may not be listed before it is worth an alarm.
+    pub listing_fails_after: TimeDelta,
     /// From one look for rows of the ledger that are too old to the next.
     pub prune_interval: TimeDelta,
     /// Requests in flight at most.
@@ -159,6 +164,8 @@ impl Default for Pace {
             gap_after: TimeDelta::hours(6),
             token_margin: TimeDelta::minutes(5),
             prune_interval: TimeDelta::minutes(10),
+            watch_interval: TimeDelta::minutes(5),
+            listing_fails_after: TimeDelta::hours(1),
             concurrency_max: 8,
             requests_per_minute: 1_000,
             sweep_interval: TimeDelta::hours(1),

@@ -28,7 +28,7 @@ fn source(content_types: &[&str]) -> TenantSource {
         tenant: "t1".parse().unwrap(),
         tenant_id: "11111111-1111-1111-1111-111111111111".into(),
         client_id: "22222222-2222-2222-2222-222222222222".into(),
-        client_secret: runtime::config::Secret::new("hush"),
+        credential: crate::identity::Credential::Fixed(runtime::config::Secret::new("hush")),
         content_types: content_types.iter().map(|name| (*name).to_owned()).collect(),
         publisher_id: "11111111-1111-1111-1111-111111111111".into(),
         login: "https://login.example".parse().unwrap(),
@@ -137,6 +137,7 @@ impl Play {
     fn apply(&mut self, effects: Effects) {
         for change in effects.changes {
             match change {
+                Change::History(..) => {}
                 Change::Feed(content_type, row) => drop(self.ledger.feeds.insert(content_type, row)),
                 Change::Blob { content_type, blob_id, row } => {
                     let rows = self.ledger.blobs.entry(content_type).or_default();

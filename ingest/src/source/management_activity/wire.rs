@@ -13,6 +13,7 @@ use url::Url;
 
 use super::code::{Refusal, shown};
 use super::settings::TenantSource;
+use crate::identity::{Asked, Form, IdentityError, aadsts};
 
 /// Something to ask of the service.
 #[derive(Clone, Debug)]
@@ -94,10 +95,12 @@ pub struct BlobRead {
     pub rejected: u64,
     pub bytes: u64,
     pub sha256: String,
+    /// Time of its oldest record that has one.
+    pub oldest_event: Option<DateTime<Utc>>,
     pub date: Option<DateTime<Utc>>,
 }
 
-/// Why there is no response. Worth another try, all of them.
+/// Why there is no response. Worth another try, all of them; a credential only after somebody has mended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     #[error("no connection")]
@@ -112,6 +115,8 @@ pub enum Trouble {
     NotAnArray,
     #[error("the body is empty")]
     Empty,
+    #[error("the credential cannot be read: `harrier check` says why")]
+    Credential,
 }
 
 /// Builds and checks addresses for one tenant.
@@ -139,14 +144,11 @@ impl Api {
         under(&self.source.login, &[&self.source.tenant_id, "oauth2", "v2.0", "token"])
     }
 
-    /// The form that asks for a token.
-    pub fn token_form(&self) -> [(&'static str, String); 4] {
-        [
-            ("grant_type", "client_credentials".to_owned()),
-            ("client_id", self.source.client_id.clone()),
-            ("client_secret", self.source.client_secret.expose().to_owned()),
-            ("scope", format!("{}/.default", self.source.audience.trim_end_matches('/'))),
-        ]
+    /// The form that asks for a token. Reads the credential's files.
+    pub fn token_form(&self, now: DateTime<Utc>) -> Result<Form, IdentityError> {
+        let endpoint = self.token();
+        let TenantSource { client_id, audience, .. } = &*self.source;
+        self.source.credential.form(Asked { client_id, endpoint: &endpoint, audience }, now)
     }
 
     pub fn subscriptions(&self) -> Url {
@@ -320,6 +322,8 @@ struct RawTokenError {
     error: String,
     #[serde(default)]
     error_description: String,
+    #[serde(default)]
+    error_codes: Vec<i64>,
 }
 
 /// Why the token endpoint refuses, and whether another try may help without anybody doing something.
@@ -330,12 +334,14 @@ pub fn read_token_error(status: u16, body: &[u8]) -> (Refusal, bool) {
         || matches!(status, 408 | 429 | 500..=599)
         // Not an answer of the token endpoint: something stands between.
         || raw.is_none();
+    let known = raw.as_ref().and_then(|raw| aadsts::find(&raw.error_codes));
     let refusal = Refusal {
         class: if retry { super::code::Class::Wait } else { super::code::Class::StopTenant },
         status,
         code: shown(error),
         meaning: match error {
-            "invalid_client" => "the client secret is wrong or has expired",
+            _ if known.is_some() => known.map_or("", |known| known.meaning),
+            "invalid_client" => "the client secret is wrong or has expired (or the certificate, where there is one)",
             "unauthorized_client" => "the application is not known in this tenant",
             "invalid_request" | "invalid_grant" | "invalid_scope" => "tenant_id, client_id or the cloud is wrong",
             _ => "no token was given",
@@ -358,7 +364,7 @@ mod tests {
             tenant: "t1".parse().unwrap(),
             tenant_id: "11111111-1111-1111-1111-111111111111".into(),
             client_id: "c".into(),
-            client_secret: Secret::new("hush"),
+            credential: crate::identity::Credential::Fixed(Secret::new("hush")),
             content_types: vec![],
             publisher_id: "pub".into(),
             login: "https://login.microsoftonline.com".parse().unwrap(),
