@@ -266,7 +266,12 @@ impl Service {
         // A request that is refused outright has no effect; one whose answer breaks off has had its own.
         let (text, next_page, tally) = match fault.needs_answer().then(|| work(self, asked)) {
             Some(Ok(answer)) => (answer.text, answer.next_page, answer.tally),
-            Some(Err(_)) | None => (Text::Whole("[]".into()), None, Tally::Nothing),
+            // Sent slowly, an empty array in its place would say that a blob that is gone has no records.
+            Some(Err(refusal)) => {
+                self.counters.add(|counters| &counters.refusals, 1);
+                return refusal.into_response();
+            }
+            None => (Text::Whole("[]".into()), None, Tally::Nothing),
         };
         let (mut response, is_whole) = answers::spoil(fault, dice, text, self.hands(asked)).await;
         if is_whole {

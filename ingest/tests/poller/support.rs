@@ -311,12 +311,14 @@ impl Held {
             .collect()
     }
 
-    /// The `Id` of every record, sorted, duplicates included.
+    /// The `Id` of every record of the tenant's, sorted, duplicates included. Harrier's own about its feeds are not.
     pub fn ids(&self) -> Vec<String> {
         let id = |received: &&Received| {
             serde_json::from_slice::<serde_json::Value>(&received.bytes).unwrap()["Id"].as_str().unwrap().to_owned()
         };
-        let mut ids: Vec<String> = self.received().iter().map(id).collect();
+        let received = self.received();
+        let of_tenant = received.iter().filter(|received| received.origin.source != "harrier");
+        let mut ids: Vec<String> = of_tenant.map(id).collect();
         ids.sort();
         ids
     }

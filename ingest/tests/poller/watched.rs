@@ -35,6 +35,30 @@ async fn a_subscription_that_somebody_removed_is_a_record_once() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_takes_long_to_start_again_is_one_record() {
+    let server = Server::start().await;
+    server.add("a", 60, r#"[{"Id":"1"}]"#);
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let running = run(source(&server.base()), pace(), &log);
+    running.until(&log, |held| held.state("a").is_some_and(|state| state.is_final())).await;
+    let is_start = |seen: &Seen| seen.path.ends_with("/subscriptions/start");
+    server.with(|service| {
+        let refused = (is_start as fn(&Seen) -> bool, Reply::Status(503, String::new()));
+        service.scripts.extend(std::iter::repeat_n(refused, 60));
+        service.subscribed = BTreeSet::new();
+    });
+    // Told while it cannot be started; that it then can is the end of the same episode.
+    running.until(&log, |held| told(held, "FeedSubscriptionDisabled") > 0).await;
+    server.with(|service| service.scripts.clear());
+    running.until(&log, |_| !server.with(|service| service.subscribed.is_empty())).await;
+    let listed = server.count(is_list);
+    running.until(&log, |_| server.count(is_list) > listed + 20).await;
+    running.stop().await;
+    assert_eq!(told(&Held::read(&*log).await, "FeedSubscriptionDisabled"), 1);
+}
+
+#[tokio::test]
 async fn a_feed_whose_listing_fails_is_a_record() {
     let server = Server::start().await;
     server.add("a", 60, r#"[{"Id":"1"}]"#);

@@ -381,20 +381,25 @@ impl Machine {
         let lane = &mut lanes[feed];
         lane.start_failures = 0;
         lane.feed.start_answered(now);
-        let mut effects =
-            Effects::note(Note::Subscription { feed: lane.feed.content_type.clone(), enabled: is_enabled });
+        let stands = Note::Subscription { feed: lane.feed.content_type.clone(), enabled: is_enabled };
         if !is_enabled {
             lane.standing = Standing::Disabled;
+            let mut effects = Effects::note(stands);
             effects.merge(lane.feed.disabled(pace, now));
             return effects;
         }
         lane.standing = Standing::Enabled;
         let was_disabled = std::mem::take(&mut lane.was_disabled);
-        match (is_new, was_disabled) {
-            (true, _) => effects.merge(lane.feed.started(now)),
-            (false, true) => effects.merge(lane.feed.enabled(now)),
-            (false, false) => lane.feed.list_now(now),
-        }
+        let mut effects = match (is_new, was_disabled) {
+            (true, _) => lane.feed.started(now),
+            (false, true) => lane.feed.enabled(now),
+            (false, false) => {
+                lane.feed.list_now(now);
+                Effects::default()
+            }
+        };
+        // That it had to be started belongs to the episode that this ends, for whoever watches.
+        effects.notes.push(stands);
         effects
     }
 
