@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::process::{cpu_seconds, peak_memory_kib};
+
 /// How often the child's peak memory is read: it only grows, so the last reading before its end is nearly all of it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -47,20 +49,6 @@ pub fn run(harrier: &Path, rounds: u32, file: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-fn peak_memory_kib(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-/// User and system time of a process, from `/proc`; ticks are 1/100 s on Linux.
-fn cpu_seconds(process: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    Some(ticks / 100.0)
 }
 
 fn size(folder: &Path, name: &str) -> anyhow::Result<u64> {

@@ -1,5 +1,4 @@
-//! The log on a real Apache Kafka: detectors side by side, what librdkafka itself can do on the same broker, and how
-//! long a start takes with much state.
+//! The log on a real Apache Kafka: detectors side by side, and what librdkafka itself can do on the same broker.
 //!
 //! The broker is one node on loopback from `deploy/kafka/kafka.sh`, fresh for each program.
 
@@ -14,27 +13,26 @@ use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
-use runtime::log::embedded::Embedded;
 use runtime::log::kafka::{BROKERS_WITHIN, Kafka, Security, Settings};
-use runtime::log::{Consumer, Input, Lease, Log, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
+use runtime::log::{Consumer, Log, Output, ReadLimit, To, Topic, Txn};
 use schemas::envelope::{Envelope, Origin, Received};
 use schemas::json::{key_hash, key_id};
 use schemas::message::FindingMessage;
 
-const PARTITIONS: u32 = 6;
+pub const PARTITIONS: u32 = 6;
 
 /// Records or rows of one step.
 const STEP: usize = 2_000;
 
 /// A broker that ends with its value.
-struct Broker {
+pub struct Broker {
     script: PathBuf,
     folder: tempfile::TempDir,
     address: String,
 }
 
 impl Broker {
-    fn start() -> anyhow::Result<Broker> {
+    pub fn start() -> anyhow::Result<Broker> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kafka/kafka.sh");
         let folder = tempfile::tempdir()?;
         let started =
@@ -44,7 +42,7 @@ impl Broker {
         Ok(Broker { script, folder, address })
     }
 
-    fn open(&self, prefix: &str, cache: &Path) -> anyhow::Result<Kafka> {
+    pub fn open(&self, prefix: &str, cache: &Path) -> anyhow::Result<Kafka> {
         Ok(Kafka::open(Settings {
             brokers: vec![self.address.clone()],
             prefix: prefix.to_owned(),
@@ -55,6 +53,19 @@ impl Broker {
             cache_folder: cache.to_owned(),
             brokers_within: BROKERS_WITHIN,
         })?)
+    }
+
+    /// What `harrier run --config` has to know to work on the same log.
+    pub fn configuration(&self, prefix: &str, data_dir: &Path) -> String {
+        format!(
+            "data_dir = {data_dir:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nkind = \"kafka\"\nbrokers = [{:?}]\nprefix = {prefix:?}\npartitions = {PARTITIONS}\nreplication = 1\n",
+            self.address
+        )
+    }
+
+    /// Where the broker keeps everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 
@@ -132,22 +143,22 @@ pub fn detect(harrier: &Path, counts: &[u32], records: usize, file: &Path) -> an
 
 fn start(harrier: &Path, folder: &Path, number: u32, broker: &Broker, prefix: &str) -> anyhow::Result<Child> {
     let config = folder.join(format!("{number}.toml"));
-    let data_dir = folder.join(format!("data-{number}"));
-    let text = format!(
-        "data_dir = {data_dir:?}\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nkind = \"kafka\"\nbrokers = [{:?}]\nprefix = {prefix:?}\npartitions = {PARTITIONS}\nreplication = 1\n",
-        broker.address
-    );
-    std::fs::write(&config, text)?;
+    std::fs::write(&config, broker.configuration(prefix, &folder.join(format!("data-{number}"))))?;
+    detector(harrier, &config)
+}
+
+/// A detector as a process of its own.
+pub fn detector(harrier: &Path, config: &Path) -> anyhow::Result<Child> {
     Command::new(harrier)
         .args(["run", "--quiet", "--role", "detect", "--config"])
-        .arg(&config)
+        .arg(config)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("cannot start {}", harrier.display()))
 }
 
-async fn fill(log: &dyn Log, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
+pub async fn fill(log: &dyn Log, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
     for step in messages.chunks(STEP) {
         let output =
             |(key, value): &(u128, Vec<u8>)| Output { topic: Topic::Records, to: To::Key(*key), value: value.clone() };
@@ -157,7 +168,7 @@ async fn fill(log: &dyn Log, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()>
 }
 
 /// Waits until all records have been matched, and all matches correlated.
-async fn judged(log: &dyn Log) -> anyhow::Result<()> {
+pub async fn judged(log: &dyn Log) -> anyhow::Result<()> {
     for (consumer, topic) in [(Consumer::Match, Topic::Records), (Consumer::Correlate, Topic::Matches)] {
         for partition in 0..log.partitions() {
             loop {
@@ -243,84 +254,5 @@ fn limit(broker: &Broker, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
         messages.len(),
         bytes / 1_000_000
     );
-    Ok(())
-}
-
-/// Opens a log once more.
-type Open<'a> = dyn Fn() -> anyhow::Result<Box<dyn Log>> + 'a;
-
-/// From opening the log to the first step of a consumer whose state has so many rows, on both backends.
-pub fn restore(rows: usize) -> anyhow::Result<()> {
-    let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let broker = Broker::start()?;
-    let folder = tempfile::tempdir()?;
-    for (store, consumer, topic) in
-        [(Store::Correlate, Consumer::Correlate, Topic::Matches), (Store::Admit, Consumer::Match, Topic::Records)]
-    {
-        let file = folder.path().join(format!("{}.sqlite", store.name()));
-        let embedded = || -> anyhow::Result<Box<dyn Log>> { Ok(Box::new(Embedded::open(&file, 1)?)) };
-        let kafka = || -> anyhow::Result<Box<dyn Log>> {
-            Ok(Box::new(broker.open(store.name(), &folder.path().join("cache"))?))
-        };
-        let backends: [(&str, &Open<'_>); 2] = [("embedded", &embedded), ("kafka", &kafka)];
-        for (name, open) in backends {
-            executor.block_on(write_state(&*open()?, store, consumer, topic, rows))?;
-            let began = Instant::now();
-            let log = open()?;
-            executor.block_on(hold(&*log, consumer))?;
-            let held = began.elapsed().as_secs_f64();
-            let found = executor.block_on(log.scan(store, 0, &key_of(rows / 2)))?;
-            anyhow::ensure!(found.len() == 1, "a row is missing");
-            println!(
-                "restore {}, {name}: {rows} rows: {held:.2} s from opening the log to holding the partition, first row read after {:.2} s",
-                store.name(),
-                began.elapsed().as_secs_f64()
-            );
-        }
-        println!("restore {}: the embedded log holds {} MB", store.name(), std::fs::metadata(&file)?.len() / 1_000_000);
-    }
-    Ok(())
-}
-
-fn lease(consumer: Consumer) -> Lease {
-    Lease { consumer, partition: 0, owner: format!("bench-{}", std::process::id()) }
-}
-
-async fn hold(log: &dyn Log, consumer: Consumer) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !log.acquire(&lease(consumer), Duration::from_secs(60)).await? {
-        anyhow::ensure!(began.elapsed() < Duration::from_secs(60), "the partition is never given");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
-fn key_of(row: usize) -> Vec<u8> {
-    key_hash(&[&row.to_string()]).to_be_bytes().to_vec()
-}
-
-/// Rows as they are: a member of a window, or a batch of 60 known records.
-async fn write_state(log: &dyn Log, store: Store, consumer: Consumer, topic: Topic, rows: usize) -> anyhow::Result<()> {
-    let value = vec![b'x'; if store == Store::Correlate { 230 } else { 60 * 32 }];
-    hold(log, consumer).await?;
-    let mut written = 0;
-    while written < rows {
-        let output = Output { topic, to: To::Partition(0), value: b"1".to_vec() };
-        log.commit(Txn { outputs: vec![output], ..Txn::default() }).await?;
-        log.settle().await?;
-        let from = log.committed(consumer, topic, 0).await?;
-        let read = log.read(topic, 0, from, ReadLimit::default()).await?;
-        let next = read.last().context("what was written can be read")?.offset + 1;
-        let until = rows.min(written + 20_000);
-        let change = |row| StateChange { store, partition: 0, key: key_of(row), value: Some(value.clone()) };
-        let txn = Txn {
-            inputs: vec![Input { consumer, topic, partition: 0, from, next }],
-            state: (written..until).map(change).collect(),
-            ..Txn::default()
-        };
-        log.commit(txn).await?;
-        written = until;
-    }
-    log.release(&lease(consumer)).await?;
     Ok(())
 }

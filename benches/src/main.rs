@@ -3,9 +3,13 @@
 //! Each prints one line for each round, so that the spread can be seen. A number is only worth its command, its data, its
 //! machine and its spread.
 
+mod collector;
 mod faults;
 mod import;
 mod kafka;
+mod latency;
+mod process;
+mod restore;
 mod stage;
 
 use std::io::{BufWriter, Write};
@@ -61,8 +65,28 @@ enum What {
     },
     /// How long a start takes with much state, on both backends.
     Restore {
+        #[arg(long, default_value = "target/release/harrier")]
+        harrier: PathBuf,
+        #[arg(long, value_delimiter = ',', default_value = "embedded,kafka")]
+        backends: Vec<String>,
+        /// Records that lie in open windows.
         #[arg(long, default_value_t = 1_000_000)]
-        rows: usize,
+        windowed: u32,
+        /// Records that admit knows.
+        #[arg(long, default_value_t = 100_000_000)]
+        known: u64,
+    },
+    /// A record's way to its finding and to the webhook under steady load.
+    Latency {
+        #[arg(long, value_delimiter = ',', default_value = "embedded,kafka")]
+        backends: Vec<String>,
+        #[arg(long, default_value_t = 2_000)]
+        records_per_second: u32,
+        /// One record in so many is a finding by itself.
+        #[arg(long, default_value_t = 100)]
+        marked_every: u32,
+        #[arg(long, default_value_t = 120)]
+        seconds: u32,
     },
     /// Archiving records that are in the log already.
     Archive {
@@ -70,6 +94,8 @@ enum What {
         rounds: u32,
         file: PathBuf,
     },
+    /// The collector against a hostile service: each fault alone, all together, many tenants, a long backlog.
+    Collector(collector::Arguments),
     /// The whole pipeline, broken on purpose; what is lost, doubled or wrong afterwards.
     Faults(faults::Arguments),
 }
@@ -80,8 +106,12 @@ fn main() -> anyhow::Result<()> {
         What::Import { harrier, rounds, file } => import::run(&harrier, rounds, &file),
         What::Match { rounds, records, file } => stage::matching(rounds, records, &file),
         What::KafkaDetect { harrier, detectors, records, file } => kafka::detect(&harrier, &detectors, records, &file),
-        What::Restore { rows } => kafka::restore(rows),
+        What::Restore { harrier, backends, windowed, known } => restore::run(&harrier, &backends, windowed, known),
+        What::Latency { backends, records_per_second, marked_every, seconds } => {
+            latency::run(&backends, &latency::Load { records_per_second, marked_every, seconds })
+        }
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
+        What::Collector(arguments) => collector::run(&arguments),
         What::Faults(arguments) => faults::run(&arguments),
     }
 }

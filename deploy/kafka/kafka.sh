@@ -6,8 +6,9 @@
 #   kafka.sh stop [FOLDER]           stop them and delete what they wrote
 #
 # FOLDER (default target/kafka/run) holds `bootstrap`, the addresses; `bootstrap-sasl`, the same nodes where clients sign
-# in with SCRAM-SHA-256 (user `harrier`, password `hunting`; user `stranger`, password `strange`, may do nothing); and
-# node-N/{kafka.log,pid,server.properties,data}.
+# in with SCRAM-SHA-256 (user `harrier`, password `hunting`; user `stranger`, password `strange`, may do nothing) or with
+# OAUTHBEARER (any token, unsigned, with `sub` of `harrier`); `bootstrap-tls`, the same with TLS and the certificate in
+# ca.pem; and node-N/{kafka.log,pid,server.properties,data}.
 #
 # KAFKA_SERVER_SETTINGS: lines appended to every server.properties.
 # KAFKA_HOST: the address where clients reach the nodes without signing in; 127.0.0.1 if it is not given.
@@ -19,6 +20,8 @@ lib=$target/lib
 # A node of a development cluster holds little: this is enough, and three of them fit into a small machine.
 heap=${KAFKA_HEAP:--Xms128m -Xmx512m}
 host=${KAFKA_HOST:-127.0.0.1}
+# Of a key that lives as long as a development cluster, on loopback.
+key_password=development
 
 missing() {
   command -v java >/dev/null || { echo "skipped: no Java 17 and Maven (java is not there)"; return 0; }
@@ -61,20 +64,31 @@ run_java() {
   exec java $heap -Dlog4j2.configurationFile="$here/log4j2.properties" -Dharrier.kafka.log="$1" -cp "$lib/*" "${@:2}"
 }
 
+# A key for all nodes, and its certificate, which is its own authority.
+certificate() {
+  local keytool=(keytool -keystore "$1/keys.p12" -storetype PKCS12 -storepass "$key_password" -alias node)
+  "${keytool[@]}" -genkeypair -keyalg EC -groupname secp256r1 -dname CN=harrier-development -validity 30 \
+    -ext san=ip:127.0.0.1,dns:localhost -ext bc:c > "$1/keytool.log" 2>&1 \
+    && "${keytool[@]}" -exportcert -rfc -file "$1/ca.pem" >> "$1/keytool.log" 2>&1 \
+    || { cat "$1/keytool.log" >&2; exit 1; }
+}
+
 start() {
   local nodes=${1:-1} folder=${2:-$target/run}
   case $nodes in 1|3) ;; *) echo "one node or three" >&2; exit 2 ;; esac
   resolve
   [ ! -e "$folder/bootstrap" ] || { echo "$folder is in use: stop it first" >&2; exit 1; }
   mkdir -p "$folder"
-  local voters="" bootstrap="" sasl="" node
-  local -a client=() signed=() controller=()
+  local voters="" bootstrap="" sasl="" tls="" node
+  local -a client=() signed=() secure=() controller=()
   for node in $(seq "$nodes"); do
-    client[node]=$(free_port); signed[node]=$(free_port); controller[node]=$(free_port)
+    client[node]=$(free_port); signed[node]=$(free_port); secure[node]=$(free_port); controller[node]=$(free_port)
     voters+=${voters:+,}$node@127.0.0.1:${controller[node]}
     bootstrap+=${bootstrap:+,}$host:${client[node]}
     sasl+=${sasl:+,}127.0.0.1:${signed[node]}
+    tls+=${tls:+,}127.0.0.1:${secure[node]}
   done
+  certificate "$folder"
   # Any 16 bytes in base64.
   local cluster=aGFycmllci1kZXYta2Fma2E
   for node in $(seq "$nodes"); do
@@ -86,10 +100,14 @@ node.id=$node
 controller.quorum.voters=$voters
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=PLAINTEXT://$host:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]},CONTROLLER://127.0.0.1:${controller[node]}
-advertised.listeners=PLAINTEXT://$host:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
-sasl.enabled.mechanisms=SCRAM-SHA-256
+listeners=PLAINTEXT://$host:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]},SSL://127.0.0.1:${secure[node]},CONTROLLER://127.0.0.1:${controller[node]}
+advertised.listeners=PLAINTEXT://$host:${client[node]},SASL_PLAINTEXT://127.0.0.1:${signed[node]},SSL://127.0.0.1:${secure[node]}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL
+ssl.keystore.location=$folder/keys.p12
+ssl.keystore.type=PKCS12
+ssl.keystore.password=$key_password
+sasl.enabled.mechanisms=SCRAM-SHA-256,OAUTHBEARER
+listener.name.sasl_plaintext.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
 listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:harrier
@@ -117,6 +135,7 @@ PROPERTIES
   done
   for node in $(seq "$nodes"); do await_node "$folder/node-$node" "${client[node]}"; done
   echo "$sasl" > "$folder/bootstrap-sasl"
+  echo "$tls" > "$folder/bootstrap-tls"
   echo "$bootstrap" > "$folder/bootstrap"
   echo "$bootstrap"
 }

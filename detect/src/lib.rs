@@ -5,6 +5,7 @@
 
 pub mod admit;
 pub mod correlate;
+mod decimal;
 mod index;
 pub mod matcher;
 pub mod offline;

@@ -14,8 +14,11 @@ use schemas::message::{Match, MatchMessage, Observation};
 use schemas::path::{Path, Scalar};
 use schemas::tenant::Tenant;
 
+use crate::decimal::Decimal;
 use crate::index::OperationIndex;
-use crate::rule::{Kind, Operator, Rule, RuleSet};
+use crate::rule::model::{Member, Reads};
+use crate::rule::predicate::Scratch;
+use crate::rule::{Kind, Rule, RuleSet};
 
 /// Most values of one field that are shown, and the longest shown value.
 const SHOWN_VALUES_MAX: usize = 10;
@@ -78,13 +81,6 @@ enum Outside {
     Nothing,
 }
 
-/// The parts of a match that are the same for every rule that sees the record in the same way.
-struct Shape<'r> {
-    rule: &'r Rule,
-    member: &'r str,
-    group_by: &'r [Path],
-}
-
 impl Matcher {
     /// `domains`: what is inside, by tenant, with all subdomains. A tenant without any has none configured.
     pub fn new(rules: RuleSet, domains: BTreeMap<Tenant, Vec<String>>) -> Matcher {
@@ -98,7 +94,7 @@ impl Matcher {
         let parts = rules.rules().iter().map(|rule| match &rule.kind {
             Kind::Detection(_) => Parts { members: of(&mut [&rule.name].into_iter()), learn_from: Vec::new() },
             Kind::Correlation { members, learn_from } => Parts {
-                members: of(&mut members.iter().map(|member| &member.name)),
+                members: of(&mut members.iter().map(|member| &member.rule)),
                 learn_from: of(&mut learn_from.iter()),
             },
         });
@@ -115,7 +111,7 @@ impl Matcher {
         &self.rules
     }
 
-    /// Appends what the rules make of a record. Returns the ids of the correlations for which it counts nothing because
+    /// Appends what the rules make of a record, in epoch 0: only the log knows which it is. Returns the ids of the correlations for which it counts nothing because
     /// it has no value for their group key, or none to compare.
     pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
         self.judge(event, self.index.candidates(event).into_iter(), out)
@@ -143,13 +139,13 @@ impl Matcher {
             match &rule.kind {
                 Kind::Detection(_) if triggers && rule.generates => self.by_itself(rule, event, out),
                 Kind::Detection(_) => {}
+                // One that only serves others is judged inside them.
+                Kind::Correlation { .. } if !rule.generates => {}
                 Kind::Correlation { members, .. } => {
                     for (member, position) in members.iter().zip(&parts.members) {
-                        if triggers && selected.0[*position] && self.counts(*position, event) {
-                            let shape = Shape { rule, member: &member.name, group_by: &member.group_by };
-                            if !shape.emit(event, out) {
-                                dropped.push(rule.id.clone());
-                            }
+                        let counts = triggers && selected.0[*position] && self.counts(*position, member, event);
+                        if counts && !emit(rule, member, event, out) {
+                            dropped.push(rule.id.clone());
                         }
                     }
                     if selected.any(&parts.learn_from) {
@@ -165,40 +161,47 @@ impl Matcher {
     /// The detections whose conditions hold, before exceptions and domains.
     fn selected(&self, event: &Event, candidates: impl Iterator<Item = usize>) -> Selected {
         let mut selected = Selected(vec![false; self.detections.len()]);
+        let mut scratch = Scratch::default();
         for position in candidates {
-            selected.0[position] =
-                self.detections[position].detection().is_some_and(|detection| detection.matches(event));
+            let detection = self.detections[position].detection();
+            selected.0[position] = detection.is_some_and(|detection| detection.matches(event, &mut scratch));
         }
         selected
     }
 
     /// Whether a detection that holds counts for a correlation. Where no domains are configured every domain counts as
     /// outside: a window cannot be taken back, and unknown is never taken for inside.
-    fn counts(&self, position: usize, event: &Event) -> bool {
+    fn counts(&self, position: usize, member: &Member, event: &Event) -> bool {
         let rule = &self.detections[position];
-        !self.is_excluded(rule, event) && !matches!(self.outside(rule, event), Outside::Nothing)
+        let on_the_way = member.through.iter().chain([&rule.id]);
+        !on_the_way.into_iter().any(|id| self.excludes(id, event))
+            && !matches!(self.outside(rule, event), Outside::Nothing)
     }
 
     fn is_excluded(&self, rule: &Rule, event: &Event) -> bool {
-        self.rules.exceptions(&rule.id).iter().any(|exception| exception.excludes(event))
+        self.excludes(&rule.id, event)
+    }
+
+    fn excludes(&self, rule_id: &str, event: &Event) -> bool {
+        self.rules.exceptions(rule_id).iter().any(|exception| exception.excludes(event))
     }
 
     fn by_itself(&self, rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
         let group_by = paths(&rule.group_by);
-        let shape = Shape { rule, member: &rule.name, group_by: &group_by };
         // A missing part of the key is an empty one: what happened is told even if nobody is named.
-        let groups = shape.groups(event, true);
+        let groups = groups(&group_by, event, true);
+        let message = |shard, group, values| Match { values, ..message(rule, event, shard, group) };
         match self.outside(rule, event) {
             Outside::Nothing => {}
             Outside::NotAsked | Outside::Decided => {
                 for group in groups {
                     let shard = shard(&group);
-                    out.push(MatchMessage::Match(shape.message(event, shard, group, Vec::new())));
+                    out.push(MatchMessage::Match(message(shard, group, Vec::new())));
                 }
             }
             Outside::Candidates(domains) => {
                 for group in groups {
-                    out.push(MatchMessage::Match(shape.message(event, String::new(), group, domains.clone())));
+                    out.push(MatchMessage::Match(message(String::new(), group, domains.clone())));
                 }
             }
         }
@@ -239,53 +242,70 @@ impl Matcher {
     }
 }
 
-impl Shape<'_> {
-    /// Appends the matches of a correlation. False if the record has no group, or nothing to compare.
-    fn emit(&self, event: &Event, out: &mut Vec<MatchMessage>) -> bool {
-        let groups = self.groups(event, false);
-        let compares = matches!(self.rule.operator, Operator::ValueCount { .. } | Operator::NewValue(_));
-        let values = if compares { values(self.rule, event) } else { Vec::new() };
-        if groups.is_empty() || compares && values.is_empty() {
-            return false;
-        }
-        for group in groups {
-            out.push(MatchMessage::Match(self.message(event, shard(&group), group, values.clone())));
-        }
-        true
+/// Appends the matches of a correlation. False if the record has no group, or nothing to compare.
+fn emit(rule: &Rule, member: &Member, event: &Event, out: &mut Vec<MatchMessage>) -> bool {
+    let keys = groups(&member.group_by, event, false);
+    let values = match member.reads {
+        Reads::Nothing => Vec::new(),
+        Reads::Texts => texts(&member.values, event),
+        Reads::Numbers => numbers(&member.values, event),
+    };
+    if keys.is_empty() || member.reads != Reads::Nothing && values.is_empty() {
+        return false;
     }
-
-    /// The group keys of a record: one for each combination of values. None where a part is missing, unless that is
-    /// an empty part.
-    fn groups(&self, event: &Event, missing_is_empty: bool) -> Vec<Vec<String>> {
-        let mut groups = vec![Vec::new()];
-        for path in self.group_by {
-            let mut parts = keys(path, event);
-            if parts.is_empty() && missing_is_empty {
-                parts.push(String::new());
-            }
-            let longer = |group: &Vec<String>, part: &String| group.iter().chain([part]).cloned().collect();
-            groups = groups.iter().flat_map(|group| parts.iter().map(move |part| longer(group, part))).collect();
-            groups.truncate(GROUPS_MAX);
-        }
-        groups
+    for key in keys {
+        let part = |positions: &Vec<usize>| -> Vec<String> {
+            positions.iter().filter_map(|at| key.get(*at).cloned()).collect()
+        };
+        let (group, within) = match member.levels.split_first() {
+            None => (key, Vec::new()),
+            Some((outer, rest)) => (part(outer), rest.iter().map(part).chain([key.clone()]).collect()),
+        };
+        out.push(MatchMessage::Match(Match {
+            member: member.name.clone(),
+            within,
+            values: values.clone(),
+            weight: weight(member.weight.as_ref(), event),
+            ..message(rule, event, shard(&group), group)
+        }));
     }
+    true
+}
 
-    fn message(&self, event: &Event, shard: String, group: Vec<String>, values: Vec<String>) -> Match {
-        Match {
-            tenant: event.tenant().clone(),
-            rule_id: self.rule.id.clone(),
-            member: self.member.to_owned(),
-            shard,
-            group,
-            event_id: event.id().to_owned(),
-            content: (event.content_hash() >> 64) as u64,
-            event_time: event.time(),
-            received: event.received(),
-            notify: event.notify(),
-            values,
-            weight: weight(self.rule, event),
-            fields: shown(self.rule, event),
+/// The group keys of a record: one for each combination of values. None where a part is missing, unless that is an
+/// empty part.
+fn groups(group_by: &[Path], event: &Event, missing_is_empty: bool) -> Vec<Vec<String>> {
+    let mut groups = vec![Vec::new()];
+    for path in group_by {
+        let mut parts = keys(path, event);
+        if parts.is_empty() && missing_is_empty {
+            parts.push(String::new());
         }
+        let longer = |group: &Vec<String>, part: &String| group.iter().chain([part]).cloned().collect();
+        groups = groups.iter().flat_map(|group| parts.iter().map(move |part| longer(group, part))).collect();
+        groups.truncate(GROUPS_MAX);
+    }
+    groups
+}
+
+/// What a match says of a record whatever the operator.
+fn message(rule: &Rule, event: &Event, shard: String, group: Vec<String>) -> Match {
+    Match {
+        tenant: event.tenant().clone(),
+        rule_id: rule.id.clone(),
+        epoch: 0,
+        member: rule.name.clone(),
+        shard,
+        group,
+        within: Vec::new(),
+        event_id: event.id().to_owned(),
+        content: (event.content_hash() >> 64) as u64,
+        event_time: event.time(),
+        received: event.received(),
+        notify: event.notify(),
+        values: Vec::new(),
+        weight: weight(rule.weight.as_ref(), event),
+        fields: shown(rule, event),
     }
 }
 
@@ -296,9 +316,8 @@ fn learn(rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
         Kind::Correlation { members, .. } => members.first().map_or(&[][..], |member| &member.group_by),
         Kind::Detection(_) => &[],
     };
-    let shape = Shape { rule, member: &rule.name, group_by };
-    let values = values(rule, event);
-    for group in shape.groups(event, false) {
+    let values = texts(&rule.values, event);
+    for group in groups(group_by, event, false) {
         let shard = shard(&group);
         out.extend(values.iter().map(|value| observation(rule, event, shard.clone(), value.clone())));
     }
@@ -306,7 +325,7 @@ fn learn(rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
 
 fn observation(rule: &Rule, event: &Event, shard: String, value: String) -> MatchMessage {
     let (tenant, rule_id, day) = (event.tenant().clone(), rule.id.clone(), event.time().date_naive());
-    MatchMessage::Observation(Observation { tenant, rule_id, shard, value, day })
+    MatchMessage::Observation(Observation { tenant, rule_id, epoch: 0, shard, value, day })
 }
 
 fn paths(names: &[String]) -> Vec<Path> {
@@ -333,8 +352,24 @@ fn keys(path: &Path, event: &Event) -> Vec<String> {
     keys
 }
 
-fn values(rule: &Rule, event: &Event) -> Vec<String> {
-    rule.value.as_ref().map(|path| keys(path, event)).unwrap_or_default()
+/// What an operator compares: the values of one path, or each combination of the values of several as one text.
+fn texts(paths: &[Path], event: &Event) -> Vec<String> {
+    match paths {
+        [] => Vec::new(),
+        [path] => keys(path, event),
+        _ => groups(paths, event, false).iter().map(|values| shard(values)).collect(),
+    }
+}
+
+/// The numbers of a record, as one text: equal ones must not become one.
+fn numbers(paths: &[Path], event: &Event) -> Vec<String> {
+    let mut selected = Vec::new();
+    for path in paths {
+        path.select(event, &mut selected);
+    }
+    let numbers = selected.iter().take(VALUES_MAX).filter_map(Decimal::of);
+    let texts: Vec<String> = numbers.map(|number| number.to_string()).collect();
+    if texts.is_empty() { Vec::new() } else { vec![texts.join(" ")] }
 }
 
 fn bounded(key: String) -> String {
@@ -360,8 +395,8 @@ fn shard(group: &[String]) -> String {
     escaped.join("|")
 }
 
-fn weight(rule: &Rule, event: &Event) -> u64 {
-    let Some(path) = &rule.weight else {
+fn weight(path: Option<&Path>, event: &Event) -> u64 {
+    let Some(path) = path else {
         return 1;
     };
     let mut values = Vec::new();

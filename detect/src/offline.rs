@@ -51,7 +51,10 @@ impl<'r> Offline<'r> {
                     let key = shard_key(&seen.tenant, rule, &seen.shard);
                     matches.entry((rule.id.clone(), key)).or_default().1.push(seen);
                 }
-                MatchMessage::Mark(_) | MatchMessage::Heartbeat(_) => {}
+                MatchMessage::Mark(_)
+                | MatchMessage::Heartbeat(_)
+                | MatchMessage::Rules(_)
+                | MatchMessage::Followed(_) => {}
             }
         }
         for ((rule_id, key), (matches, observations)) in matches {

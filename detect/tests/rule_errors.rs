@@ -13,7 +13,10 @@ fn load(file: &str, text: &str) -> Result<RuleSet, RuleErrors> {
 /// The plain lines, each before its code.
 fn printed(errors: &RuleErrors) -> String {
     let lines = errors.to_string();
-    let with_code = |(line, report): (&str, &detect::rule::Report)| format!("{line}\n    {}\n", report.code.as_str());
+    let with_code = |(line, report): (&str, &detect::rule::Report)| {
+        let help = report.help.as_ref().map(|help| format!("    help: {help}\n")).unwrap_or_default();
+        format!("{line}\n    {}\n{help}", report.code.as_str())
+    };
     lines.lines().zip(errors.reports()).map(with_code).collect()
 }
 
@@ -44,6 +47,31 @@ fn messages_are_what_they_were() {
         }
     }
     assert!(cases > 10);
+    assert!(changed.is_empty(), "UPDATE_GOLDEN=1 accepts:\n{}", changed.join("\n"));
+}
+
+/// `rules/broken`: what somebody who is new to this gets wrong, and all that `rules check` says of it.
+#[test]
+fn broken_rules_are_explained_as_a_newcomer_reads_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rules/broken");
+    let mut changed = Vec::new();
+    let mut cases = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yml") {
+            continue;
+        }
+        cases += 1;
+        let name = format!("rules/{}", path.file_name().unwrap().to_str().unwrap());
+        let drawn = load(&name, &std::fs::read_to_string(&path).unwrap()).expect_err(&name).render(false);
+        let golden = path.with_extension("txt");
+        if std::env::var("UPDATE_GOLDEN").is_ok_and(|value| value == "1") {
+            std::fs::write(&golden, &drawn).unwrap();
+        } else if std::fs::read_to_string(&golden).unwrap_or_default() != drawn {
+            changed.push(format!("{name}:\n{drawn}"));
+        }
+    }
+    assert!(cases >= 10);
     assert!(changed.is_empty(), "UPDATE_GOLDEN=1 accepts:\n{}", changed.join("\n"));
 }
 
@@ -90,7 +118,7 @@ fn tuning_is_checked_like_rules() {
     .assert_eq(&check("disable = [\"rule-b\"]\n[level]\nrule-c = \"low\"\n"));
     expect!["tuning.toml:2:10: 'lwo' is not a level (did you mean 'low'?)"]
         .assert_eq(&check("[level]\nrule-a = \"lwo\"\n"));
-    expect!["tuning.toml:1:1: unknown field `disabled`, expected one of `disable`, `level`, `exception`"]
+    expect!["tuning.toml:1:1: unknown field `disabled`, expected one of `disable`, `level`, `list`, `exception`"]
         .assert_eq(&check("disabled = []\n"));
     let exception = "[[exception]]\nrule = \"rule-a\"\nfield = \"clinet_ip\"\nvalue = \"x\"\nowner = \"\"\nreason = \"r\"\nexpires = \"soon\"\n";
     expect![[r#"

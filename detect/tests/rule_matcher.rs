@@ -153,6 +153,53 @@ fn baselines_learn_from_their_teachers() {
 }
 
 #[test]
+fn a_correlation_of_correlations_sees_the_records_with_the_keys_on_the_way() {
+    let text = base("")
+        + "---\ntitle: Inner\nid: inner\ncorrelation: {type: value_count, rules: [base], group-by: [ip, user_id], aliases: {ip: {base: Source}}, timespan: 1h, condition: {field: Target, gte: 2}}\nx-weight: N\n---\ntitle: Outer\nid: outer\ncorrelation: {type: value_count, rules: [inner], group-by: [ip], timespan: 1h, condition: {field: user_id, gte: 2}}\n";
+    let record = r#"{"A":"x","Source":"s","UserId":"U@x","Target":["a","b"],"N":5}"#;
+    let found = matches(&rules(&text), record);
+    assert_eq!(found.len(), 1, "the inner one is silent: {found:?}");
+    assert_eq!((found[0].rule_id.as_str(), found[0].member.as_str(), found[0].weight), ("outer", "inner/base", 5));
+    assert_eq!(
+        (found[0].group.clone(), found[0].within.clone()),
+        (vec!["s".into()], vec![vec!["s".into(), "u@x".into()]])
+    );
+    assert_eq!(found[0].values, ["a", "b"], "what the inner one compares");
+    let (_, _, dropped) = run(&rules(&text), &[], r#"{"A":"x","Source":"s","Target":"a"}"#);
+    assert_eq!(dropped, ["outer"], "without the inner key it joins no group");
+    let exception =
+        "[[exception]]\nrule = \"inner\"\nfield = \"Source\"\nvalue = \"s\"\nowner = \"ana\"\nreason = \"scanner\"\n";
+    assert!(matches(&rules_with(&text, exception), record).is_empty(), "exceptions of the inner one hold");
+    let ids = |text: &str| -> Vec<String> {
+        matches(&rules(text), record).into_iter().map(|found| format!("{} {}", found.rule_id, found.member)).collect()
+    };
+    assert_eq!(ids(&(text.clone() + "generate: true\n")), ["inner base", "outer inner/base"]);
+    let silent = rules_with(&text, "disable = [\"inner\", \"base\"]\n");
+    assert_eq!(matches(&silent, record).len(), 1, "switched off, they still serve the outer one");
+}
+
+#[test]
+fn a_list_and_a_filter_are_part_of_the_meaning() {
+    let list = |values: &str| {
+        rules(&format!(
+            "title: L\nid: l\nlogsource: {{product: m365}}\ndetection: {{s: {{'A|expand': '%v%'}}, condition: s}}\n---\nx-lists: {{v: {values}}}\n"
+        ))
+    };
+    let version = |rules: &RuleSet| rules.get("l").unwrap().version.clone();
+    assert_eq!(version(&list("[x]")), version(&list("[ x ]")));
+    assert_ne!(version(&list("[x]")), version(&list("[x, y]")));
+    let filter = "---\ntitle: F\nid: f\nlogsource: {product: m365}\nfilter: {rules: any, s: {B: y}, condition: s}\n";
+    let plain = rules(&base("")).get("base").unwrap().version.clone();
+    assert_ne!(plain, rules(&(base("") + filter)).get("base").unwrap().version);
+    let tuned = rules_with(
+        "title: L\nid: l\nlogsource: {product: m365}\ndetection: {s: {'A|expand': '%v%'}, condition: s}\n---\nx-lists: {v: [y]}\n",
+        "[list]\nv = [\"x\"]\n",
+    );
+    assert_eq!(matches(&tuned, r#"{"A":"x"}"#).len(), 1, "the operator's values");
+    assert_eq!(matches(&tuned, r#"{"A":"y"}"#).len(), 0);
+}
+
+#[test]
 fn what_is_outside_is_decided_by_configured_domains() {
     let rules = rules(&base("x-outside: To"));
     let count = |to: &str| run(&rules, &["Contoso.com"], &format!(r#"{{"A":"x","To":{to}}}"#)).0.len();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use detect::matcher::Matcher;
 use detect::rule::{RuleSet, Source, Tuning};
+use detect::rule_test;
 use schemas::Event;
 use schemas::envelope::{Origin, Received};
 
@@ -179,6 +180,73 @@ fn decision_3_neq_holds_for_an_absent_field() {
     line("A|neq: x", &[("{}", true), (r#"{"A":"y"}"#, true), (r#"{"A":"X"}"#, false)]);
     line("A|neq: [x, y]", &[(r#"{"A":"y"}"#, false), (r#"{"A":"z"}"#, true)]);
     line("A|contains|neq: x", &[(r#"{"A":["y","axb"]}"#, false)]);
+}
+
+/// The tests that a set of rules carries, in every order of arrival.
+#[track_caller]
+fn hold(rules: &str) {
+    let source = Source { file: "t.yml".into(), text: rules.into() };
+    let rules = RuleSet::load(vec![source], &Tuning::default()).unwrap_or_else(|errors| panic!("\n{errors}"));
+    let outcome = rule_test::run(&rules, None);
+    assert!(outcome.tests > 0);
+    let failures: Vec<String> = outcome.failures.iter().map(rule_test::printable).collect();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn decision_6_a_filter_excludes_and_a_leading_not_must_be_explained() {
+    let with = |filter: &str| {
+        format!(
+            "title: T\nid: t\nlogsource: {{product: m365}}\ndetection: {{s: {{A: x}}, condition: s}}\n---\ntitle: F\nid: f\nlogsource: {{product: m365}}\nfilter: {{rules: [t], s: {{B: y}}, {filter}}}\n"
+        )
+    };
+    let load = |text: String| RuleSet::load(vec![Source { file: "t.yml".into(), text }], &Tuning::default());
+    let rules = load(with("condition: s")).unwrap();
+    assert!(selects(rules.clone(), r#"{"A":"x"}"#));
+    assert!(!selects(rules, r#"{"A":"x","B":"y"}"#));
+    let errors = load(with("condition: not s")).unwrap_err();
+    assert!(errors.to_string().contains("a double negative?"), "{errors}");
+    let rules = load(with("condition: not s, x-mode: include")).unwrap();
+    assert!(selects(rules.clone(), r#"{"A":"x"}"#));
+    assert!(!selects(rules, r#"{"A":"x","B":"y"}"#));
+    let rules = load(with("condition: not s, x-mode: exclude")).unwrap();
+    assert!(!selects(rules, r#"{"A":"x"}"#));
+}
+
+const BASES: &str = "---\ntitle: One\nid: one\nlogsource: {product: m365}\ndetection: {s: {A: 1}, condition: s}\n---\ntitle: Two\nid: two\nlogsource: {product: m365}\ndetection: {s: {B: 2}, condition: s}\n";
+
+#[test]
+fn decision_9_a_window_is_at_most_as_long_as_its_timespan_both_ends_included() {
+    hold(&format!(
+        "title: T\nid: t\ncorrelation: {{type: event_count, rules: [one], timespan: 10m, condition: {{gte: 2}}}}\nx-tests:\n  - {{name: at the end, findings: 1, records: [{{A: 1}}, {{A: 1, at: +10m}}]}}\n  - {{name: a second later, findings: 0, records: [{{A: 1}}, {{A: 1, at: +10m1s}}]}}\n{BASES}"
+    ));
+}
+
+#[test]
+fn decision_10_equal_times_stand_in_any_order_and_one_record_fills_one_place() {
+    hold(&format!(
+        "title: T\nid: t\ncorrelation: {{type: temporal_ordered, rules: [one, two], timespan: 10m}}\nx-tests:\n  - {{name: one moment, findings: 1, records: [{{B: 2}}, {{A: 1}}]}}\n  - {{name: one record, findings: 0, records: [{{A: 1, B: 2}}]}}\n  - {{name: the wrong way, findings: 0, records: [{{B: 2}}, {{A: 1, at: +1s}}]}}\n{BASES}"
+    ));
+}
+
+#[test]
+fn decision_11_a_percentile_is_a_value_by_nearest_rank_and_without_one_a_share() {
+    let numbers = "{A: 1, N: 10}, {A: 1, N: 20}, {A: 1, N: 30}, {A: 1, N: 40}";
+    for (percentile, value) in [("25", 10), ("26", 20), ("50", 20), ("75.1", 40), ("100", 40), ("0.1", 10)] {
+        hold(&format!(
+            "title: T\nid: t\ncorrelation: {{type: value_percentile, rules: [one], timespan: 10m, condition: {{field: N, percentile: {percentile}, eq: {value}}}}}\nx-group-by: [tenant]\nx-gap: 1h\nx-tests:\n  - {{name: all at once, findings: 1, records: [{numbers}]}}\n{BASES}"
+        ));
+    }
+    hold(&format!(
+        "title: T\nid: t\ncorrelation: {{type: value_percentile, rules: [one], timespan: 10m, condition: {{field: N, lte: 25}}}}\nx-tests:\n  - {{name: a quarter, findings: 1, records: [{numbers}]}}\n  - {{name: a third, findings: 0, records: [{{A: 1, N: 1}}, {{A: 1, N: 2}}, {{A: 1, N: 3}}]}}\n{BASES}"
+    ));
+}
+
+#[test]
+fn decision_12_several_bounds_hold_together() {
+    hold(&format!(
+        "title: T\nid: t\ncorrelation: {{type: event_count, rules: [one], timespan: 10m, condition: {{gt: 1, lt: 4, neq: 3}}}}\nx-tests:\n  - {{name: two, findings: 1, records: [{{A: 1, repeat: 2, every: 1s}}]}}\n  - {{name: one, findings: 0, records: [{{A: 1}}]}}\n{BASES}"
+    ));
 }
 
 #[test]

@@ -184,6 +184,8 @@ pub enum RulesAction {
     },
     /// Every rule: level, name, title.
     List,
+    /// Put these rules in force for every detector of the log, also if they were replaced before.
+    Publish,
 }
 
 #[derive(Debug, Args)]
@@ -232,8 +234,8 @@ pub struct Simulate {
     /// Days of ordinary traffic before the story.
     #[arg(long, default_value_t = 14)]
     pub days: u32,
-    /// Faults by name: throttle, truncated_body, server_error, expired_token.
-    #[arg(long, value_delimiter = ',')]
+    /// Faults by name, or `all`.
+    #[arg(long, value_delimiter = ',', long_help = format!("Faults by name, or all:{}", simulate::Fault::help()))]
     pub faults: Vec<String>,
     /// The moment the story ends (RFC 3339); now, if not given. With it, two runs play the same world.
     #[arg(long, value_parser = moment)]

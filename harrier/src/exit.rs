@@ -40,7 +40,10 @@ pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
                 return ExitCode::from(78);
             }
             eprintln!("harrier: {}", told(&error));
-            let refused = error.chain().any(|cause| matches!(cause.downcast_ref(), Some(LogError::Refused(_))));
+            let refused = error.chain().any(|cause| {
+                matches!(cause.downcast_ref(), Some(LogError::Refused(_)))
+                    || matches!(cause.downcast_ref(), Some(detect::service::Error::Rules { .. }))
+            });
             ExitCode::from(if refused { 78 } else { 1 })
         }
     }

@@ -1,6 +1,5 @@
 //! The services of one process, wired together over one log and one archive.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use archive::archiver::{Archiver, Settings};
 use detect::matcher::Matcher;
-use detect::rule::{RuleSet, Source, Tuning};
+use detect::rule::{RuleSet, Source};
 use runtime::clock::Clock;
 use runtime::config::{Config, KafkaConfig, LogKind};
 use runtime::log::embedded::Embedded;
@@ -16,6 +15,7 @@ use runtime::log::{Consumer, Log, ReadLimit, Topic};
 use runtime::metrics::Metrics;
 use runtime::shutdown::{self, Shutdown, Trigger};
 use schemas::tenant::Tenant;
+use schemas::{RuleBook, RuleText};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -51,18 +51,35 @@ pub fn config(global: &Global) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// The embedded pack and the rules beside it, or every problem in them.
-pub fn rules(config: &Config) -> anyhow::Result<RuleSet> {
-    let tuning = match &config.rules.tuning_file {
-        None => Tuning::default(),
-        Some(file) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| ConfigurationError(format!("{}: {error}", file.display())))?;
-            Tuning::parse(&file.display().to_string(), &text)
-                .map_err(|errors| ConfigurationError(errors.to_string()))?
-        }
+/// The embedded pack and the rules beside it, with the operator's tuning, as text.
+pub fn rule_book(config: &Config) -> anyhow::Result<RuleBook> {
+    let text = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| ConfigurationError(format!("{}: {error}", file.display())))?;
+        Ok::<_, ConfigurationError>(RuleText { file: file.display().to_string(), text })
     };
-    RuleSet::load(rule_sources(config)?, &tuning).map_err(|errors| ConfigurationError(errors.to_string()).into())
+    let domains = config.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.domains.clone()));
+    Ok(RuleBook {
+        files: rule_sources(config)?.into_iter().map(|Source { file, text }| RuleText { file, text }).collect(),
+        tuning: config.rules.tuning_file.as_ref().map(text).transpose()?,
+        domains: domains.collect(),
+    })
+}
+
+/// The rules that a configuration makes, or every problem in them.
+pub fn rules(config: &Config) -> anyhow::Result<RuleSet> {
+    Ok(compile(&rule_book(config)?)?.rules().clone())
+}
+
+fn compile(book: &RuleBook) -> anyhow::Result<Matcher> {
+    let bytes: usize = book.files.iter().map(|file| file.text.len()).sum();
+    if bytes > detect::service::BOOK_BYTES_MAX {
+        let most = detect::service::BOOK_BYTES_MAX >> 20;
+        return Err(
+            ConfigurationError(format!("rules of {} MiB: at most {most} can travel in the log", bytes >> 20)).into()
+        );
+    }
+    detect::service::compile(book).map_err(|errors| ConfigurationError(errors.to_string()).into())
 }
 
 /// The texts of all rules.
@@ -107,8 +124,8 @@ pub struct Core {
     pub config: Config,
     pub log: Arc<dyn Log>,
     pub store: archive::Store,
-    pub rules: RuleSet,
-    pub matcher: Arc<Matcher>,
+    /// What this process asks for; the log says what is in force.
+    pub book: RuleBook,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
 }
@@ -116,13 +133,12 @@ pub struct Core {
 impl Core {
     /// Opens log and archive in the data folder, making what is missing. `domains` are added to those configured.
     pub fn open(config: Config, domains: &[(Tenant, Vec<String>)], metrics: Arc<Metrics>) -> anyhow::Result<Core> {
-        let rules = rules(&config)?;
-        let mut inside: BTreeMap<Tenant, Vec<String>> = BTreeMap::new();
-        let configured = config.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.domains.clone()));
-        for (tenant, names) in configured.chain(domains.iter().cloned()) {
-            inside.entry(tenant).or_default().extend(names);
+        let mut book = rule_book(&config)?;
+        for (tenant, names) in domains.iter().filter(|(_, names)| !names.is_empty()) {
+            book.domains.entry(tenant.clone()).or_default().extend(names.iter().cloned());
         }
-        let matcher = Arc::new(Matcher::new(rules.clone(), inside));
+        let matcher = compile(&book)?;
+        let rules = matcher.rules();
         let folder = config.data_dir.join("archive");
         make_private_folder(&config.data_dir)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -135,7 +151,7 @@ impl Core {
         for tenant in &config.tenants {
             metrics.begin(&[("tenant", tenant.name.as_str())]);
         }
-        Ok(Core { config, log, store, rules, matcher, metrics, clock: Clock::system() })
+        Ok(Core { config, log, store, book, metrics, clock: Clock::system() })
     }
 
     /// The archiver, with its flush interval from the configuration.
@@ -146,7 +162,7 @@ impl Core {
 }
 
 /// The log that the configuration names. What only an operator can change is a fault of the configuration.
-fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
+pub fn open_log(config: &Config) -> anyhow::Result<Arc<dyn Log>> {
     match &config.log.kind {
         LogKind::Embedded => {
             let log = Embedded::open(&config.data_dir.join("log.sqlite"), config.log.partitions)
@@ -164,13 +180,17 @@ fn open_kafka(_: &Config, _: &KafkaConfig) -> anyhow::Result<Arc<dyn Log>> {
 
 #[cfg(feature = "kafka")]
 fn open_kafka(config: &Config, kafka: &KafkaConfig) -> anyhow::Result<Arc<dyn Log>> {
+    use runtime::config::SaslConfig;
     use runtime::log::kafka::{BROKERS_WITHIN, Kafka, Sasl, Security, Settings};
     let sasl = kafka.sasl.as_ref().map(|sasl| {
-        let password = sasl.password.read().map_err(|error| ConfigurationError(format!("[log.security]: {error}")))?;
-        Ok::<_, ConfigurationError>(Sasl {
-            mechanism: sasl.mechanism.into(),
-            username: sasl.username.clone(),
-            password,
+        let secret = sasl.secret().read().map_err(|error| ConfigurationError(format!("[log.security]: {error}")))?;
+        Ok::<_, ConfigurationError>(match sasl.clone() {
+            SaslConfig::Password { mechanism, username, .. } => {
+                Sasl::Password { mechanism: mechanism.to_owned(), username, password: secret }
+            }
+            SaslConfig::Token { endpoint, client_id, scope, .. } => {
+                Sasl::Token { endpoint, client_id, client_secret: secret, scope }
+            }
         })
     });
     let settings = Settings {
@@ -203,6 +223,9 @@ pub enum Stage {
     /// Archive, notification, and what looks after them.
     Rest,
 }
+
+/// How long to wait before rules are offered again to a log that could not take them.
+const OFFER_RETRY: Duration = Duration::from_secs(2);
 
 /// How long detection may take to judge what came last, once the end is asked for. What is left is judged by the next.
 const LAST_JUDGED_WITHIN: Duration = Duration::from_secs(20);
@@ -304,10 +327,26 @@ impl Services {
     }
 
     pub fn spawn_detect(&mut self, core: &Core) {
-        let (log, rules, matcher) = (core.log.clone(), core.rules.clone(), core.matcher.clone());
         let shutdown = self.shutdown(Stage::Detect);
-        let service = detect::service::run(log, rules, matcher, core.clock.clone(), core.metrics.clone(), shutdown);
+        let service = detect::service::run(core.log.clone(), core.clock.clone(), core.metrics.clone(), shutdown);
         self.spawn(Stage::Detect, "detection", service);
+    }
+
+    /// Asks for the rule set of this process. `again`: also if it has been in force and was replaced.
+    pub fn spawn_offer(&mut self, core: &Core, again: bool) {
+        let (log, book, shutdown) = (core.log.clone(), core.book.clone(), self.shutdown(Stage::Detect));
+        self.spawn(Stage::Detect, "the offer of rules", async move {
+            while let Err(error) = detect::service::offer(&*log, &book, again).await {
+                if !error.retryable() {
+                    return Err(error);
+                }
+                tracing::warn!(event = "rules_not_offered", error = %error);
+                if !shutdown.sleep(OFFER_RETRY).await {
+                    break;
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Lets `work` go on until it is done, or a service fails.

@@ -32,13 +32,16 @@ pub struct FeedRow {
     pub mark: Option<DateTime<Utc>>,
     /// Up to where `coverage` has been told of this feed.
     pub covered: Option<DateTime<Utc>>,
-    /// When harrier last asked for the subscription to be started: not to be asked again within fifteen minutes.
+    /// When a request to start the subscription was last answered: not to be asked again within fifteen minutes.
     pub started: Option<DateTime<Utc>>,
     /// Since when a subscription that harrier has just made may still be without its first blob.
     pub warming_since: Option<DateTime<Utc>>,
     /// The subscription was disabled and starting it has been tried.
     #[serde(default)]
     pub disabled: bool,
+    /// When everything that the service still lists was last listed once more.
+    #[serde(default)]
+    pub swept: Option<DateTime<Utc>>,
 }
 
 /// What is known of one content blob.

@@ -1,12 +1,15 @@
 //! What travels in the `records` topic: a record's bytes exactly as received with the circumstances of their arrival,
 //! or a control message that must keep its place among them.
 //!
-//! On the wire: the header's length (u32, little endian), the header as JSON, then the record's bytes untouched. The
-//! bytes are never re-encoded, so what the archive keeps is what Microsoft sent.
+//! On the wire: the header's length (u32, little endian), the header as JSON, then the record's bytes untouched, or a
+//! rule book as JSON. A record's bytes are never re-encoded, so what the archive keeps is what Microsoft sent.
+
+use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::rule_book::RuleBook;
 use crate::tenant::Tenant;
 
 /// One message of the `records` topic.
@@ -18,6 +21,10 @@ pub enum Envelope {
     Mark(Mark),
     /// A synthetic message that proves the path while the tenant is quiet.
     Heartbeat(Heartbeat),
+    /// A process asks for this rule set. `again`: also if it was in force before and has been replaced.
+    RulesOffered { book: RuleBook, again: bool },
+    /// From here on, records of this partition are judged by this rule set.
+    RulesInForce { epoch: u64, book: RuleBook },
 }
 
 /// A record's bytes and where, when and how they came.
@@ -69,6 +76,8 @@ enum Header {
     Record(Origin),
     Mark(Mark),
     Heartbeat(Heartbeat),
+    RulesOffered { again: bool },
+    RulesInForce { epoch: u64 },
 }
 
 /// The same, of what belongs to someone else.
@@ -78,6 +87,8 @@ enum HeaderOf<'a> {
     Record(&'a Origin),
     Mark(&'a Mark),
     Heartbeat(&'a Heartbeat),
+    RulesOffered { again: bool },
+    RulesInForce { epoch: u64 },
 }
 
 /// The bytes in the log are not an envelope: the log was written by something else or is damaged.
@@ -88,17 +99,21 @@ pub struct InvalidEnvelope;
 impl Envelope {
     /// The bytes that go into the log.
     pub fn encode(&self) -> Vec<u8> {
-        let (header, bytes): (HeaderOf<'_>, &[u8]) = match self {
-            Envelope::Record(received) => (HeaderOf::Record(&received.origin), &received.bytes),
-            Envelope::Mark(mark) => (HeaderOf::Mark(mark), &[]),
-            Envelope::Heartbeat(heartbeat) => (HeaderOf::Heartbeat(heartbeat), &[]),
+        // A book is texts: it always serialises.
+        let text = |book| Cow::Owned(serde_json::to_vec(book).unwrap_or_default());
+        let (header, bytes): (HeaderOf<'_>, Cow<'_, [u8]>) = match self {
+            Envelope::Record(received) => (HeaderOf::Record(&received.origin), Cow::Borrowed(&received.bytes)),
+            Envelope::Mark(mark) => (HeaderOf::Mark(mark), Cow::default()),
+            Envelope::Heartbeat(heartbeat) => (HeaderOf::Heartbeat(heartbeat), Cow::default()),
+            Envelope::RulesOffered { book, again } => (HeaderOf::RulesOffered { again: *again }, text(book)),
+            Envelope::RulesInForce { book, epoch } => (HeaderOf::RulesInForce { epoch: *epoch }, text(book)),
         };
         // A header is a struct of strings, times and booleans: it always serialises.
         let header = serde_json::to_vec(&header).unwrap_or_default();
         let mut out = Vec::with_capacity(4 + header.len() + bytes.len());
         out.extend_from_slice(&(header.len() as u32).to_le_bytes());
         out.extend_from_slice(&header);
-        out.extend_from_slice(bytes);
+        out.extend_from_slice(&bytes);
         out
     }
 
@@ -111,8 +126,14 @@ impl Envelope {
             Header::Record(origin) => Envelope::Record(Received { origin, bytes: bytes.to_vec() }),
             Header::Mark(mark) => Envelope::Mark(mark),
             Header::Heartbeat(heartbeat) => Envelope::Heartbeat(heartbeat),
+            Header::RulesOffered { again } => Envelope::RulesOffered { book: book(bytes)?, again },
+            Header::RulesInForce { epoch } => Envelope::RulesInForce { book: book(bytes)?, epoch },
         })
     }
+}
+
+fn book(json: &[u8]) -> Result<RuleBook, InvalidEnvelope> {
+    serde_json::from_slice(json).map_err(|_| InvalidEnvelope)
 }
 
 fn yes() -> bool {
@@ -126,6 +147,7 @@ fn is_true(value: &bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule_book::RuleText;
 
     #[test]
     fn bytes_come_back_untouched_and_damage_is_an_error() {
@@ -145,6 +167,18 @@ mod tests {
         assert_eq!(Envelope::decode(&wire).unwrap(), envelope);
         for cut in [0, 3, 4, 20] {
             assert!(Envelope::decode(&wire[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_rule_book_comes_back_as_it_was() {
+        let text = RuleText { file: "a.yml".into(), text: "title: \"\u{1b}\"\n".into() };
+        let book = RuleBook { files: vec![text], ..RuleBook::default() };
+        for envelope in [
+            Envelope::RulesOffered { book: book.clone(), again: true },
+            Envelope::RulesInForce { book: book.clone(), epoch: 7 },
+        ] {
+            assert_eq!(Envelope::decode(&envelope.encode()).unwrap(), envelope);
         }
     }
 }

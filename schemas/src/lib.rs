@@ -17,6 +17,7 @@ pub mod json;
 pub mod message;
 mod normalise;
 pub mod path;
+mod rule_book;
 pub mod tenant;
 pub mod text;
 
@@ -25,3 +26,4 @@ pub use envelope::Envelope;
 pub use event::{Defect, Event, Value};
 pub use field::{FIELDS, Field, FieldId};
 pub use finding::Finding;
+pub use rule_book::{RuleBook, RuleText};

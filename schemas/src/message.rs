@@ -2,7 +2,7 @@
 //!
 //! | topic | written by | read by | keyed by |
 //! |---|---|---|---|
-//! | `records` | ingest | match, archive | (tenant, record id); marks and heartbeats go to every partition |
+//! | `records` | ingest, match | match, archive | (tenant, record id); marks, heartbeats and rule sets go to every partition |
 //! | `verdicts` | match | archive | the partition of `records` it speaks of |
 //! | `matches` | match | correlate | (tenant, rule or feature, shard) |
 //! | `findings` | correlate | archive, notify | (tenant, finding id) |
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Heartbeat, Mark};
 use crate::finding::Finding;
+use crate::rule_book::RuleBook;
 use crate::tenant::Tenant;
 
 /// A topic of the log. The list is closed: a topic is never made from data.
@@ -130,6 +131,24 @@ pub enum MatchMessage {
     Observation(Observation),
     Mark(Mark),
     Heartbeat(Heartbeat),
+    /// The rule set of an epoch. It comes before everything that was made by it.
+    Rules(RulesOfEpoch),
+    /// A partition of `records` is judged by that epoch from now on.
+    Followed(Followed),
+}
+
+/// A rule set and its epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesOfEpoch {
+    pub epoch: u64,
+    pub book: RuleBook,
+}
+
+/// How far a partition of `records` has followed the changes of rule sets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    pub partition: u32,
+    pub epoch: u64,
 }
 
 /// The bytes in the log are not a message of `matches`.
@@ -147,6 +166,8 @@ impl MatchMessage {
             MatchMessage::Observation(seen) => tagged(b'o', seen, &mut out),
             MatchMessage::Mark(mark) => tagged(b'c', mark, &mut out),
             MatchMessage::Heartbeat(heartbeat) => tagged(b'h', heartbeat, &mut out),
+            MatchMessage::Rules(rules) => tagged(b'r', rules, &mut out),
+            MatchMessage::Followed(followed) => tagged(b'f', followed, &mut out),
         };
         out
     }
@@ -161,6 +182,8 @@ impl MatchMessage {
             [b'o', json @ ..] => MatchMessage::Observation(read(json)?),
             [b'c', json @ ..] => MatchMessage::Mark(read(json)?),
             [b'h', json @ ..] => MatchMessage::Heartbeat(read(json)?),
+            [b'r', json @ ..] => MatchMessage::Rules(read(json)?),
+            [b'f', json @ ..] => MatchMessage::Followed(read(json)?),
             _ => return Err(InvalidMatchMessage),
         })
     }
@@ -177,12 +200,18 @@ pub struct Match {
     pub tenant: Tenant,
     /// The rule whose operator judges this match: a detection rule itself, or the correlation that refers to it.
     pub rule_id: String,
+    /// The epoch of the rule set that made it.
+    #[serde(default)]
+    pub epoch: u64,
     /// The member rule that selected the record (for `temporal` and its kin); equal to `rule_id` for a rule by itself.
     pub member: String,
     /// Decides the partition and which state is loaded; usually the group key as text.
     pub shard: String,
     /// The group key: the values of `group-by`, in its order, folded.
     pub group: Vec<String>,
+    /// For a correlation of correlations: the group keys of those on the way to the member, from the outside in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<Vec<String>>,
     pub event_id: String,
     /// Tells variants of one id apart: the first 64 bits of the content hash.
     pub content: u64,
@@ -207,6 +236,9 @@ pub struct Observation {
     pub tenant: Tenant,
     /// The operator instance that learns from it.
     pub rule_id: String,
+    /// The epoch of the rule set that made it.
+    #[serde(default)]
+    pub epoch: u64,
     pub shard: String,
     pub value: String,
     pub day: NaiveDate,
@@ -348,9 +380,11 @@ mod tests {
             MatchMessage::Match(Match {
                 tenant: tenant.clone(),
                 rule_id: "r".into(),
+                epoch: 1,
                 member: "m".into(),
                 shard: "s|t".into(),
                 group: vec!["s".into(), "t".into()],
+                within: vec![vec!["s".into()]],
                 event_id: "e".into(),
                 content: u64::MAX,
                 event_time: time,
@@ -363,6 +397,7 @@ mod tests {
             MatchMessage::Observation(Observation {
                 tenant: tenant.clone(),
                 rule_id: "r".into(),
+                epoch: 1,
                 shard: "s".into(),
                 value: "v".into(),
                 day: time.date_naive(),

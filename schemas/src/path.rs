@@ -9,6 +9,7 @@
 //!   `{Name, NewValue, OldValue}`, where the name alone means the new value and `.OldValue` the old one;
 //! * where such an array is one string in cmdlet syntax (`-Name "x" -Types ("a","b")`), its parameters are
 //!   addressed the same way;
+//! * `Target[Type=2].ID` selects only those members of a list whose `Type` is 2, without regard to case;
 //! * a string that holds JSON is entered when the path goes on (`Data.reid`, `OperationProperties.RuleActions.Recipients`),
 //!   and Entra's property values, which are JSON text of one string or a list of strings, are read as those strings.
 
@@ -83,7 +84,24 @@ enum Target {
     Record {
         text: String,
         ends: Vec<usize>,
+        /// One a segment; empty where no segment has any.
+        selectors: Vec<Option<Selector>>,
     },
+}
+
+/// Which members of a list a segment means: those with this value under this key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Selector {
+    key: String,
+    /// Lower-case.
+    value: String,
+}
+
+impl Selector {
+    fn takes(&self, member: Node<'_>) -> bool {
+        let scalar = member.get(&self.key).and_then(Scalar::of);
+        scalar.is_some_and(|scalar| scalar.to_text().to_lowercase() == self.value)
+    }
 }
 
 /// The segments of a path that are still to be walked.
@@ -92,6 +110,7 @@ struct Rest<'p> {
     text: &'p str,
     start: usize,
     ends: &'p [usize],
+    selectors: &'p [Option<Selector>],
 }
 
 impl<'p> Rest<'p> {
@@ -110,8 +129,51 @@ impl<'p> Rest<'p> {
 
     /// What is left after them.
     fn after(self, taken: usize) -> Rest<'p> {
-        Rest { text: self.text, start: (self.ends[taken - 1] + 1).min(self.text.len()), ends: &self.ends[taken..] }
+        let selectors = self.selectors.get(taken..).unwrap_or_default();
+        let start = (self.ends[taken - 1] + 1).min(self.text.len());
+        Rest { text: self.text, start, ends: &self.ends[taken..], selectors }
     }
+
+    /// Whether the next `taken` segments can be one key: a selector ends one.
+    fn is_key(self, taken: usize) -> bool {
+        self.selectors.iter().take(taken - 1).all(Option::is_none)
+    }
+
+    /// The selector behind the next `taken` segments.
+    fn selector(self, taken: usize) -> Option<&'p Selector> {
+        self.selectors.get(taken - 1)?.as_ref()
+    }
+}
+
+/// Takes the selectors out of a path: what is left, and one entry a segment. A bracket that is not `[Key=Value]` is
+/// part of the name.
+fn split_selectors(text: &str) -> (String, Vec<Option<Selector>>) {
+    let (mut plain, mut selectors) = (String::new(), vec![None]);
+    let mut rest = text;
+    while let Some(at) = rest.find(['.', '[']) {
+        let (before, tail) = rest.split_at(at);
+        plain.push_str(before);
+        let inside = tail.strip_prefix('[').and_then(|inner| inner.split_once(']'));
+        let selector = inside.and_then(|(inner, after)| Some((inner.split_once('=')?, after)));
+        rest = match selector {
+            Some(((key, value), after)) if !key.is_empty() => {
+                let selector = Selector { key: key.to_owned(), value: value.to_lowercase() };
+                if let Some(last) = selectors.last_mut() {
+                    *last = Some(selector);
+                }
+                after
+            }
+            _ => {
+                if tail.starts_with('.') {
+                    selectors.push(None);
+                }
+                plain.push_str(&tail[..1]);
+                &tail[1..]
+            }
+        };
+    }
+    plain.push_str(rest);
+    (plain, selectors)
 }
 
 impl Path {
@@ -119,11 +181,22 @@ impl Path {
     pub fn parse(text: &str) -> Path {
         match field::by_name(text) {
             Some(id) => Path(Target::Field(id)),
-            None => {
-                let dots = text.match_indices('.').map(|(at, _)| at).take(SEGMENTS_MAX - 1);
-                Path(Target::Record { text: text.to_owned(), ends: dots.chain([text.len()]).collect() })
-            }
+            None => Path::of_record(text),
         }
+    }
+
+    /// The same, where a name of [`FIELDS`](crate::FIELDS) means nothing: below the top of a record.
+    pub fn of_record(text: &str) -> Path {
+        let (text, mut selectors) = match text.contains('[') {
+            true => split_selectors(text),
+            false => (text.to_owned(), Vec::new()),
+        };
+        if selectors.iter().all(Option::is_none) {
+            selectors.clear();
+        }
+        let dots = text.match_indices('.').map(|(at, _)| at).take(SEGMENTS_MAX - 1);
+        let ends = dots.chain([text.len()]).collect();
+        Path(Target::Record { text, ends, selectors })
     }
 
     /// The normalised field it names, if it names one.
@@ -139,7 +212,7 @@ impl Path {
     pub fn select<'a>(&self, event: &'a Event, out: &mut Vec<Scalar<'a>>) -> bool {
         match &self.0 {
             Target::Field(id) => select_field(event.get(*id), out),
-            Target::Record { text, ends } => select(event.record(), Rest { text, start: 0, ends }, out),
+            Target::Record { .. } => self.select_record(event.record(), out),
         }
     }
 
@@ -147,7 +220,15 @@ impl Path {
     pub fn select_record<'a>(&self, record: Node<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         match &self.0 {
             Target::Field(_) => false,
-            Target::Record { text, ends } => select(record, Rest { text, start: 0, ends }, out),
+            Target::Record { text, ends, selectors } => select(record, Rest { text, start: 0, ends, selectors }, out),
+        }
+    }
+
+    /// Calls `visit` with each member of the lists that the path ends at, or with what else it ends at. A name of
+    /// `FIELDS` has none.
+    pub fn for_each_member(&self, record: Node<'_>, visit: &mut dyn FnMut(Node<'_>)) {
+        if let Target::Record { text, ends, selectors } = &self.0 {
+            for_each_member(record, Rest { text, start: 0, ends, selectors }, visit);
         }
     }
 
@@ -155,7 +236,7 @@ impl Path {
     /// value can be read where it stands.
     pub(crate) fn top_level_key(&self) -> Option<&str> {
         match &self.0 {
-            Target::Record { text, ends } if ends.len() == 1 => Some(text),
+            Target::Record { text, ends, selectors } if ends.len() == 1 && selectors.is_empty() => Some(text),
             _ => None,
         }
     }
@@ -193,9 +274,12 @@ fn select<'a>(node: Node<'a>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool
     }
     match node.view() {
         View::Object(members) => {
-            for taken in (1..=rest.len()).rev() {
+            for taken in (1..=rest.len()).rev().filter(|taken| rest.is_key(*taken)) {
                 if let Some(found) = members.get(rest.key(taken)) {
-                    return select(found, rest.after(taken), out);
+                    return match rest.selector(taken) {
+                        Some(selector) => select_those(found, selector, rest.after(taken), out),
+                        None => select(found, rest.after(taken), out),
+                    };
                 }
             }
             false
@@ -216,6 +300,59 @@ fn select<'a>(node: Node<'a>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool
         }
         View::Text(text) => select_in_text(text, rest, out),
         _ => false,
+    }
+}
+
+/// Goes on in the members that a selector takes.
+fn select_those<'a>(node: Node<'a>, selector: &Selector, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
+    match node.view() {
+        View::Array(items) => {
+            let mut present = false;
+            for item in items {
+                present |= select_those(item, selector, rest, out);
+            }
+            present
+        }
+        View::Object(_) if selector.takes(node) => select(node, rest, out),
+        View::Text(text) => {
+            let Some(nested) = nested_json(text).filter(|nested| nested.root().as_str().is_none()) else {
+                return false;
+            };
+            let mut found = Vec::new();
+            let present = select_those(nested.root(), selector, rest, &mut found);
+            out.extend(found.into_iter().map(|scalar| -> Scalar<'a> { scalar.into_owned() }));
+            present
+        }
+        _ => false,
+    }
+}
+
+fn for_each_member(node: Node<'_>, rest: Rest<'_>, visit: &mut dyn FnMut(Node<'_>)) {
+    match node.view() {
+        View::Array(items) => items.into_iter().for_each(|item| for_each_member(item, rest, visit)),
+        View::Text(text) => match nested_json(text).filter(|nested| nested.root().as_str().is_none()) {
+            Some(nested) => for_each_member(nested.root(), rest, visit),
+            None if rest.is_empty() => visit(node),
+            None => {}
+        },
+        _ if rest.is_empty() => visit(node),
+        View::Object(members) => {
+            for taken in (1..=rest.len()).rev().filter(|taken| rest.is_key(*taken)) {
+                if let Some(found) = members.get(rest.key(taken)) {
+                    let after = rest.after(taken);
+                    match rest.selector(taken) {
+                        None => for_each_member(found, after, visit),
+                        Some(selector) => for_each_member(found, Rest { ends: &[], ..after }, &mut |member| {
+                            if selector.takes(member) {
+                                for_each_member(member, after, visit);
+                            }
+                        }),
+                    }
+                    return;
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -253,8 +390,14 @@ impl<'a> Named<'a> {
     /// The value that this name, or this name and a side of the change, selects. The entry's own keys stay
     /// unreachable: `Parameters.Name` is the parameter of that name.
     fn select(&self, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool {
-        let Some(taken) = (1..=rest.len()).rev().find(|taken| rest.key(*taken) == self.name) else { return false };
+        let is_name = |taken: &usize| rest.is_key(*taken) && rest.key(*taken) == self.name;
+        let Some(taken) = (1..=rest.len()).rev().find(is_name) else { return false };
+        let selector = rest.selector(taken);
         let rest = rest.after(taken);
+        if let Some(selector) = selector {
+            let value = self.value.or(self.new_value);
+            return value.is_some_and(|value| select_those(value, selector, rest, out));
+        }
         let side = if rest.is_empty() { "" } else { rest.key(1) };
         let of_side = |value: Option<Node<'a>>, out: &mut Vec<Scalar<'a>>| {
             value.is_some_and(|value| property(value, rest.after(1), out))
@@ -446,6 +589,14 @@ mod tests {
             ("Text.Types", Some(vec!["Bulk;Spam"])),
             ("Text.Force", Some(vec![""])),
             ("Text.Size", Some(vec!["100"])),
+            ("a.c[d=3].d", Some(vec!["3"])),
+            ("a[b=2].c.d", Some(vec!["3", "4", "5"])),
+            ("a.c[d=9].d", None),
+            ("Parameters[Name=forwardto].Value", Some(vec!["a@b", "c@d"])),
+            ("OperationProperties.RuleActions[ActionType=Forward].Recipients", Some(vec!["x@y", "z@y"])),
+            ("OperationProperties.RuleActions[ActionType=Delete].Recipients", None),
+            ("a.c[d].d", None),
+            ("a.c[=3", None),
         ] {
             let expected = expected.map(|list| list.into_iter().map(str::to_owned).collect::<Vec<_>>());
             assert_eq!(selected(record, path), expected, "{path}");

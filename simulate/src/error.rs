@@ -10,6 +10,11 @@ pub enum Error {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("no scenario is called {given:?}; there are quiet and takeover")]
     UnknownScenario { given: String },
-    #[error("no fault is called {given:?}; there are expired_token, throttle, server_error and truncated_body")]
+    #[error("no fault is called {given:?}; there are all and {}", names())]
     UnknownFault { given: String },
+}
+
+fn names() -> String {
+    let names: Vec<String> = crate::Fault::all().map(|fault| fault.to_string()).collect();
+    names.join(", ")
 }

@@ -20,23 +20,31 @@
 //! ```
 
 mod answers;
+mod backlog;
+mod counters;
 mod dice;
 mod error;
 mod faults;
+mod line;
 mod office;
 mod options;
 mod people;
 mod records;
 mod server;
+mod service;
 mod shelf;
 mod takeover;
 mod tokens;
 mod traffic;
+mod truth;
 mod world;
 
+pub use backlog::Backlog;
+pub use counters::Served;
 pub use error::Error;
 pub use faults::Fault;
 pub use options::{Delivery, Options, Pace, Scenario};
-pub use server::{FakeTenant, Served};
+pub use server::FakeTenant;
 pub use traffic::traffic;
+pub use truth::{LostBlob, Truth};
 pub use world::{Record, Step, Story, World};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::{Error, Fault};
+use crate::{Backlog, Error, Fault};
 
 /// The whole description of a fake tenant. Two equal descriptions give the same world, byte for byte.
 #[derive(Clone)]
@@ -26,6 +26,18 @@ pub struct Options {
     pub delivery: Delivery,
     pub pace: Pace,
     pub faults: Vec<Fault>,
+    /// Whether the faults meet every request that they can meet, so that nothing is ever answered as it should be.
+    pub always_faulty: bool,
+    /// Whether all subscriptions exist from the beginning, as an earlier life of the reader would have left them.
+    pub subscribed: bool,
+    /// How long a request is left without an answer where that is the fault.
+    pub silence: Duration,
+    /// Within how long, after the start, blobs are listed that are listed too late.
+    pub late_within: Duration,
+    /// How large a big blob is.
+    pub big_blob_bytes: u64,
+    /// Content made on the fly, instead of a world.
+    pub backlog: Option<Backlog>,
 }
 
 impl Options {
@@ -46,6 +58,12 @@ impl Options {
             delivery: Delivery::default(),
             pace: Pace::AllAtOnce,
             faults: Vec::new(),
+            always_faulty: false,
+            subscribed: false,
+            silence: Duration::from_secs(600),
+            late_within: Duration::from_secs(20),
+            big_blob_bytes: 256 * 1024,
+            backlog: None,
         }
     }
 }

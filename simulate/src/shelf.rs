@@ -10,9 +10,11 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::backlog::{Backlog, Stretch, Templates};
 use crate::dice::Dice;
+use crate::faults::FaultPlan;
 use crate::records::CONTENT_TYPES;
-use crate::{Options, Pace, World};
+use crate::{Fault, Options, Pace, World};
 
 /// A day less than the listing reaches, so that a server that runs overnight still serves everything.
 const OLDEST_BLOB: TimeDelta = TimeDelta::days(6);
@@ -23,21 +25,52 @@ const PLAYED: TimeDelta = TimeDelta::hours(6);
 const EXPIRY: TimeDelta = TimeDelta::days(7);
 /// A blob's second listing comes this long after its first.
 const RELISTED_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// A blob that is listed late became available so long ago at least: beyond what a reader looks at again by itself.
+const LATE_AT_LEAST: TimeDelta = TimeDelta::hours(3);
+/// How far back a backlog reaches: seven days, less what it takes to be read.
+const BACKLOG_REACH: TimeDelta = TimeDelta::hours(166);
+/// Out of a hundred records, how many come again days later where that is the fault.
+const OLD_DUPLICATES_PERCENT: u64 = 15;
 
 #[derive(Debug)]
 pub(crate) struct Blob {
     pub(crate) id: String,
     pub(crate) content_type: &'static str,
     pub(crate) created: DateTime<Utc>,
-    /// Places in `World::records`.
-    pub(crate) records: Vec<usize>,
+    /// From when on listings show it.
+    pub(crate) listed: DateTime<Utc>,
+    pub(crate) content: Content,
     /// Shown again in the window that holds this moment.
     relisted: Option<DateTime<Utc>>,
+}
+
+/// What is in a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Places in `World::records`.
+    Records(Vec<usize>),
+    /// Made when it is asked for.
+    Made(Stretch),
 }
 
 impl Blob {
     pub(crate) fn expires(&self) -> DateTime<Utc> {
         self.created + EXPIRY
+    }
+
+    /// Places in `World::records`; none where the records are made when asked for.
+    pub(crate) fn records(&self) -> &[usize] {
+        match &self.content {
+            Content::Records(records) => records,
+            Content::Made(_) => &[],
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        match &self.content {
+            Content::Records(records) => records.len() as u64,
+            Content::Made(stretch) => stretch.count,
+        }
     }
 }
 
@@ -54,7 +87,7 @@ struct Arrival {
 }
 
 impl Shelf {
-    pub(crate) fn pack(world: &World, options: &Options) -> Shelf {
+    pub(crate) fn pack(world: &World, options: &Options, plan: &FaultPlan) -> Shelf {
         let mut dice = Dice::new(options.seed, "delivery", 0);
         let history = world.records.first().map_or(options.end, |record| record.created);
         let mut blobs = Vec::new();
@@ -62,7 +95,7 @@ impl Shelf {
             let mut arrivals = Vec::new();
             for (index, record) in world.records.iter().enumerate() {
                 if record.content_type == content_type {
-                    schedule(&mut dice, options, history, (index, record.created), &mut arrivals);
+                    schedule(&mut dice, options, plan, history, (index, record.created), &mut arrivals);
                 }
             }
             arrivals.sort_by_key(|arrival| (arrival.at, arrival.tie));
@@ -71,8 +104,49 @@ impl Shelf {
         if options.delivery.twice {
             repeat(options, &mut blobs);
         }
+        if plan.has(Fault::SameMillisecond) {
+            crowd(options, &mut blobs);
+        }
+        for blob in &mut blobs {
+            if blob.created < options.end - LATE_AT_LEAST
+                && let Some(mut dice) = plan.marks(Fault::LateListing, &blob.id)
+            {
+                let within = options.late_within.as_millis() as i64;
+                blob.listed = options.end + TimeDelta::milliseconds(dice.between(within / 4, within));
+            }
+        }
+        Shelf::of(blobs)
+    }
+
+    /// A backlog, spread evenly over the days that a listing reaches.
+    pub(crate) fn backlog(backlog: &Backlog, templates: &Templates, options: &Options) -> Shelf {
+        let mut dice = Dice::new(options.seed, "backlog", 0);
+        let content_types: Vec<&'static str> = templates.content_types().collect();
+        let count = backlog.records.div_ceil(backlog.blob_records.max(1));
+        let mut next = vec![0; content_types.len()];
+        let mut blobs = Vec::new();
+        for number in 0..count {
+            let place = (number % content_types.len().max(1) as u64) as usize;
+            let (Some(&content_type), Some(next)) = (content_types.get(place), next.get_mut(place)) else { break };
+            let records = backlog.blob_records.min(backlog.records - number * backlog.blob_records);
+            let share = number as f64 / count as f64;
+            let since = TimeDelta::milliseconds((share * BACKLOG_REACH.num_milliseconds() as f64) as i64);
+            let created = options.end - BACKLOG_REACH + since;
+            let content = Content::Made(Stretch { content_type, first: *next, count: records });
+            *next += records;
+            let id = content_id(&mut dice, content_type, created, created);
+            blobs.push(Blob { id, content_type, created, listed: created, content, relisted: None });
+        }
+        Shelf::of(blobs)
+    }
+
+    fn of(blobs: Vec<Blob>) -> Shelf {
         let by_id = blobs.iter().enumerate().map(|(place, blob)| (blob.id.clone(), place)).collect();
         Shelf { blobs, by_id }
+    }
+
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.blobs.iter()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -97,7 +171,7 @@ impl Shelf {
             .iter()
             .filter(|blob| blob.content_type == content_type)
             .flat_map(|blob| [Some(blob.created), blob.relisted].into_iter().flatten().map(move |at| (at, blob)))
-            .filter(|(at, _)| (start..end).contains(at) && *at <= now)
+            .filter(|(at, blob)| (start..end).contains(at) && *at <= now && blob.listed <= now)
             .collect();
         shown.sort_by(|one, other| (one.0, &one.1.id).cmp(&(other.0, &other.1.id)));
         shown.into_iter().map(|(_, blob)| blob).collect()
@@ -108,6 +182,7 @@ impl Shelf {
 fn schedule(
     dice: &mut Dice,
     options: &Options,
+    plan: &FaultPlan,
     history: DateTime<Utc>,
     (record, created): (usize, DateTime<Utc>),
     arrivals: &mut Vec<Arrival>,
@@ -124,6 +199,13 @@ fn schedule(
     }
     if delivery.duplicates && dice.percent(1) {
         latencies.push(latency + TimeDelta::seconds(dice.between(86_400, 4 * 86_400)));
+    }
+    if plan.has(Fault::OldDuplicates) {
+        // Dice of their own: the other deliveries are those of a world without the fault.
+        let mut dice = Dice::new(options.seed, "old duplicates", record as u64);
+        if dice.percent(OLD_DUPLICATES_PERCENT) {
+            latencies.push(latency + TimeDelta::seconds(dice.between(86_400, 5 * 86_400)));
+        }
     }
     for latency in latencies {
         let at = match options.pace {
@@ -197,7 +279,8 @@ fn fill(dice: &mut Dice, options: &Options, content_type: &'static str, arrivals
             id: content_id(dice, content_type, first.at, created),
             content_type,
             created,
-            records,
+            listed: created,
+            content: Content::Records(records),
             relisted,
         });
     }
@@ -219,10 +302,24 @@ fn repeat(options: &Options, blobs: &mut Vec<Blob>) {
                 Pace::AllAtOnce => (blob.created + TimeDelta::minutes(1)).min(options.end - TimeDelta::seconds(1)),
             };
             let id = content_id(&mut dice, blob.content_type, blob.created, created);
-            Blob { id, content_type: blob.content_type, created, records: blob.records.clone(), relisted: None }
+            let (content_type, content) = (blob.content_type, blob.content.clone());
+            Blob { id, content_type, created, listed: created, content, relisted: None }
         })
         .collect();
     blobs.extend(twins);
+}
+
+/// Makes every fifth blob and the two before it available in one millisecond, the latest of theirs.
+fn crowd(options: &Options, blobs: &mut [Blob]) {
+    for last in (2..blobs.len()).step_by(5) {
+        let Some([one, other, latest]) = blobs.get_mut(last - 2..=last) else { continue };
+        for blob in [one, other] {
+            let is_played = [blob.created, latest.created].map(|created| created >= options.end);
+            if blob.content_type == latest.content_type && is_played[0] == is_played[1] {
+                (blob.created, blob.listed, blob.relisted) = (latest.created, latest.created, None);
+            }
+        }
+    }
 }
 
 /// Two stamps of 23 digits, the content type twice, the region twice: opaque to clients, and full of `$`.
@@ -239,6 +336,10 @@ mod tests {
 
     use super::*;
 
+    fn pack(world: &World, options: &Options) -> Shelf {
+        Shelf::pack(world, options, &FaultPlan::new(options.seed, &options.faults, false))
+    }
+
     fn options(pace: Pace) -> Options {
         let end = DateTime::from_timestamp(1_795_255_471, 0).unwrap();
         Options { users: 4, days: 16, pace, ..Options::new(end) }
@@ -248,11 +349,11 @@ mod tests {
     fn everything_is_packed_and_nothing_is_available_before_it_happened() {
         let options = options(Pace::AllAtOnce);
         let world = World::generate(&options);
-        let shelf = Shelf::pack(&world, &options);
+        let shelf = pack(&world, &options);
         let mut deliveries = vec![0_u32; world.records.len()];
         for blob in &shelf.blobs {
             assert!(blob.created < options.end && blob.created >= options.end - OLDEST_BLOB, "{blob:?}");
-            for record in &blob.records {
+            for record in blob.records() {
                 assert!(world.records[*record].created < blob.created);
                 deliveries[*record] += 1;
             }
@@ -266,17 +367,37 @@ mod tests {
         for pace in [Pace::AllAtOnce, Pace::Fast { real: Duration::from_secs(15) }] {
             let mut options = options(pace);
             let world = World::generate(&options);
-            let once = Shelf::pack(&world, &options).blobs;
+            let once = pack(&world, &options).blobs;
             options.delivery.twice = true;
-            let blobs = Shelf::pack(&world, &options).blobs;
+            let blobs = pack(&world, &options).blobs;
             let (first, second) = blobs.split_at(once.len());
             assert_eq!(first.len(), second.len());
             for ((once, first), second) in once.iter().zip(first).zip(second) {
                 assert_eq!((&once.id, once.created), (&first.id, first.created));
                 assert!(second.id != first.id && second.created >= first.created);
-                assert_eq!(second.records, first.records);
+                assert_eq!(second.content, first.content);
             }
         }
+    }
+
+    #[test]
+    fn faults_of_the_shelf_lose_nothing() {
+        let mut options = options(Pace::AllAtOnce);
+        options.faults = vec![Fault::SameMillisecond, Fault::LateListing, Fault::OldDuplicates];
+        let world = World::generate(&options);
+        let shelf = pack(&world, &options);
+        let mut deliveries = vec![0_u32; world.records.len()];
+        for blob in &shelf.blobs {
+            blob.records().iter().for_each(|record| deliveries[*record] += 1);
+            assert!(blob.records().iter().all(|record| world.records[*record].created < blob.created));
+        }
+        assert!(deliveries.iter().all(|count| *count >= 1));
+        assert!(deliveries.iter().filter(|count| **count >= 2).count() > world.records.len() / 8);
+        let week = (options.end - TimeDelta::days(7), options.end);
+        let shown = |now| -> usize { CONTENT_TYPES.iter().map(|name| shelf.window(name, week, now).len()).sum() };
+        assert!(shown(options.end) < shown(options.end + TimeDelta::minutes(1)));
+        let at_once = shelf.blobs.windows(2).filter(|pair| pair[0].created == pair[1].created).count();
+        assert!(at_once > shelf.len() / 5, "{at_once} of {}", shelf.len());
     }
 
     #[test]
@@ -284,7 +405,7 @@ mod tests {
         let real = Duration::from_secs(15);
         let options = options(Pace::Fast { real });
         let world = World::generate(&options);
-        let shelf = Shelf::pack(&world, &options);
+        let shelf = pack(&world, &options);
         let shown = |seconds: i64| -> usize {
             shelf.blobs.iter().filter(|blob| blob.created <= options.end + TimeDelta::seconds(seconds)).count()
         };
@@ -293,7 +414,7 @@ mod tests {
         assert!(growth.is_sorted_by(|earlier, later| earlier < later), "{growth:?}");
         assert_eq!(shown(15), shelf.len());
         for blob in shelf.blobs.iter().filter(|blob| blob.created <= options.end) {
-            for record in &blob.records {
+            for record in blob.records() {
                 assert!(!world.records[*record].malicious);
             }
         }

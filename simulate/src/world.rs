@@ -10,7 +10,7 @@ use crate::people::Tenant;
 use crate::{Options, Scenario, takeover};
 
 /// All unique records, in event-time order, and the story hidden among them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct World {
     pub records: Vec<Record>,
     pub story: Story,

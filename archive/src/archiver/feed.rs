@@ -126,6 +126,8 @@ fn events(records: &[Message], verdicts: &Verdicts, rows: &mut Rows) -> Result<(
 fn record_of(message: &Message) -> Option<Received> {
     match Envelope::decode(&message.value).ok()? {
         Envelope::Record(received) => Some(received),
-        Envelope::Mark(_) | Envelope::Heartbeat(_) => None,
+        Envelope::Mark(_) | Envelope::Heartbeat(_) | Envelope::RulesOffered { .. } | Envelope::RulesInForce { .. } => {
+            None
+        }
     }
 }

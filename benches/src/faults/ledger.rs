@@ -17,6 +17,8 @@ pub struct Blobs {
     pub committed: u64,
     /// Listed, and not committed.
     pub open: u64,
+    /// Of these, those that cannot be had and are said to be so.
+    pub lost: u64,
     /// Records in the log beyond those that the ledger knows of, or fewer.
     pub surplus: i64,
 }
@@ -38,7 +40,10 @@ pub async fn read(log: Arc<dyn Log>, tenant: &Tenant) -> anyhow::Result<Blobs> {
                 blobs.committed += 1;
                 blobs.surplus -= *records as i64;
             }
-            _ => blobs.open += 1,
+            state => {
+                blobs.open += 1;
+                blobs.lost += u64::from(state.is_final());
+            }
         }
     }
     for partition in 0..log.partitions() {

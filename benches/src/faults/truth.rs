@@ -73,7 +73,7 @@ impl Reader {
         Ok(std::fs::read_to_string(out)?)
     }
 
-    fn rows(&self, group: &Group, data_dir: &Path, query: &str) -> anyhow::Result<Vec<Value>> {
+    pub fn rows(&self, group: &Group, data_dir: &Path, query: &str) -> anyhow::Result<Vec<Value>> {
         let data_dir = data_dir.to_string_lossy();
         let text = self.run(group, &["sql", "--data-dir", &data_dir, "--format", "ndjson", query])?;
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()

@@ -96,6 +96,7 @@ pub(super) fn restore(group: &Group, hull: Span, id: &str) -> Episode {
 fn standing_spans(group: &Group, operator: &Operator, hull: Span) -> Vec<Span> {
     match operator {
         Operator::Spike(_) => group.days.standing(hull),
+        Operator::Aggregate(_) => super::aggregate::standing(group, hull),
         _ => within(&group.members, hull)
             .filter(|(_, member)| member.stands)
             .map(|(key, _)| Span::at(key.time))

@@ -7,14 +7,11 @@ use std::collections::HashMap;
 
 use chrono::TimeDelta;
 
-use super::state::{Group, Member, MemberKey};
-use super::window::{Span, Tally, sweep, undecided};
+use super::state::{Member, Members};
+use super::window::{Span, Tally, sweep};
 
-pub(super) fn satisfied(group: &Group, fresh: &[MemberKey], at_least: u64, timespan: TimeDelta) -> Vec<Span> {
-    undecided(group, fresh, timespan)
-        .into_iter()
-        .flat_map(|anchors| sweep::<Weights>(&group.members, anchors, timespan, u128::from(at_least)))
-        .collect()
+pub(super) fn satisfied(members: &Members, anchors: Vec<Span>, at_least: u64, timespan: TimeDelta) -> Vec<Span> {
+    anchors.into_iter().flat_map(|anchors| sweep::<Weights>(members, anchors, timespan, u128::from(at_least))).collect()
 }
 
 /// The weight of each id in the window. Looked up, never walked: the map's order reaches no result.

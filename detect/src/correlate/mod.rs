@@ -11,15 +11,18 @@
 //!   apart. Its members are the standing members between the chain's first and last moment.
 //! * A *finding* is an episode as it is told: see [`finding`] for identity and revisions.
 //!
-//! Each operator is one file and one line in [`judge`](Shard::apply). All but three can only be made truer by more
-//! records, and keep nothing but episodes ([`window`]). `new_value`, `outside` and `spike` compare with a history that a
-//! late record may change; they judge again exactly what that record may have turned.
+//! Each operator is one file and one line in [`judge`](Shard::apply). Counts and sequences can only be made truer by more
+//! records, and keep nothing but episodes ([`window`]), also where they look at other correlations ([`chain`]).
+//! `new_value`, `outside` and `spike` compare with a history that a late record may change, and `aggregate` asks what
+//! more records may make false; they judge again exactly what a record may have turned.
 //!
 //! Cost of a batch: proportional to the neighbourhoods (±timespan) of its members, a logarithm of the state, and for
 //! each changed finding the at most [`EVIDENCE_MAX`](schemas::finding::EVIDENCE_MAX) ids it names.
 //!
 //! Nothing expires here yet: until late records can be judged from the archive, forgetting would lose findings.
 
+mod aggregate;
+mod chain;
 mod each;
 mod episode;
 mod event_count;
@@ -50,10 +53,12 @@ pub use self::state::{DamagedState, DamagedStateKind};
 
 use self::episode::Verdict;
 use self::finding::Context;
-use self::state::{About, Group, GroupId, Groups, Member, MemberKey, Rows, Sightings, fold, group_id, value_hash};
+use self::state::{
+    About, Group, GroupId, Groups, Member, MemberKey, Members, Rows, Sightings, fold, group_id, value_hash,
+};
 use self::summary::Told;
 use self::triggers::{Learnt, Triggers};
-use self::window::Span;
+use self::window::{Span, undecided};
 use crate::rule::model::{Operator, Rule};
 
 /// Most members of one group key. At about 500 bytes a member this is half a gigabyte: more is an attack on us or a rule
@@ -151,6 +156,10 @@ impl Shard {
             Operator::NewValue(parameters) => new_value::prepare(&mut self.groups, &self.sightings, parameters),
             Operator::Outside => outside::prepare(&mut self.groups, &self.sightings),
             Operator::Spike(parameters) => self.groups.values_mut().for_each(|group| spike::prepare(group, parameters)),
+            Operator::Aggregate(parameters) => {
+                self.groups.values_mut().for_each(|group| aggregate::prepare(group, parameters));
+            }
+            _ if !rule.stages.is_empty() => self.groups.values_mut().for_each(|group| chain::prepare(group, rule)),
             _ => {}
         }
         for group in self.groups.values_mut() {
@@ -220,26 +229,35 @@ impl Shard {
         let mut verdicts = BTreeMap::new();
         for (id, fresh) in arrivals {
             let Some(group) = self.groups.get_mut(id) else { continue };
-            let satisfied = match &rule.operator {
-                Operator::Each | Operator::NewValue(_) | Operator::Outside => each::satisfied(fresh),
-                Operator::EventCount { at_least, timespan } => {
-                    event_count::satisfied(group, fresh, *at_least, *timespan)
+            let verdict = match &rule.operator {
+                Operator::Spike(parameters) => spike::judge(group, parameters, fresh),
+                Operator::Aggregate(parameters) => aggregate::judge(group, parameters, fresh),
+                _ if !rule.stages.is_empty() => chain::judge(group, rule, fresh),
+                Operator::Each | Operator::NewValue(_) | Operator::Outside => {
+                    Verdict { satisfied: each::satisfied(fresh), joined: fresh.clone(), ..Verdict::default() }
                 }
-                Operator::ValueCount { at_least, timespan } => {
-                    value_count::satisfied(group, fresh, *at_least, *timespan)
-                }
-                Operator::Temporal { at_least, timespan } => temporal::satisfied(group, fresh, *at_least, *timespan),
-                Operator::TemporalOrdered { members, timespan } => {
-                    temporal_ordered::satisfied(group, fresh, members, *timespan)
-                }
-                Operator::Spike(parameters) => {
-                    verdicts.insert(*id, spike::judge(group, parameters, fresh));
-                    continue;
+                operator => {
+                    let anchors = undecided(group, fresh, operator.timespan());
+                    let satisfied = satisfied(operator, &group.members, anchors);
+                    Verdict { satisfied, joined: fresh.clone(), ..Verdict::default() }
                 }
             };
-            verdicts.insert(*id, Verdict { satisfied, joined: fresh.clone(), ..Verdict::default() });
+            verdicts.insert(*id, verdict);
         }
         verdicts
+    }
+}
+
+/// The spans of satisfied windows with these anchors, for the operators that more records can only make truer.
+fn satisfied(operator: &Operator, members: &Members, anchors: Vec<Span>) -> Vec<Span> {
+    match operator {
+        Operator::EventCount { at_least, timespan } => event_count::satisfied(members, anchors, *at_least, *timespan),
+        Operator::ValueCount { at_least, timespan } => value_count::satisfied(members, anchors, *at_least, *timespan),
+        Operator::Temporal { at_least, timespan } => temporal::satisfied(members, anchors, *at_least, *timespan),
+        Operator::TemporalOrdered { members: names, timespan } => {
+            temporal_ordered::satisfied(members, anchors, names, *timespan)
+        }
+        _ => Vec::new(),
     }
 }
 

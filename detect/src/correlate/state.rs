@@ -23,6 +23,7 @@ use schemas::tenant::Tenant;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::chain::Chain;
 use super::episode::Episode;
 use super::spike::Days;
 
@@ -41,7 +42,10 @@ pub(super) struct MemberKey {
 impl MemberKey {
     pub fn of(matched: &Match) -> MemberKey {
         let content = matched.content.to_string();
-        MemberKey { time: matched.event_time, tie: key_hash(&[&matched.event_id, &content, &matched.member]) }
+        let mut parts: Vec<&str> = vec![&matched.event_id, &content, &matched.member];
+        // One record may stand in several groups of an inner correlation.
+        parts.extend(matched.within.iter().flatten().map(String::as_str));
+        MemberKey { time: matched.event_time, tie: key_hash(&parts) }
     }
 
     /// Before every member of this moment.
@@ -63,6 +67,9 @@ pub(super) struct Member {
     /// The rule that selected it.
     #[serde(rename = "m")]
     pub name: Box<str>,
+    /// In a correlation of correlations: the group keys on the way to it, from the outside in.
+    #[serde(rename = "k", default, skip_serializing_if = "Vec::is_empty")]
+    pub within: Vec<Vec<String>>,
     /// Folded.
     #[serde(rename = "v", default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<Box<str>>,
@@ -95,6 +102,7 @@ impl Member {
         Member {
             event_id: Arc::from(matched.event_id.as_str()),
             name: matched.member.as_str().into(),
+            within: matched.within.clone(),
             values,
             weight: matched.weight,
             // A map of texts always is JSON; were it not, the finding would show no fields.
@@ -158,6 +166,10 @@ pub(super) struct Group {
     pub episodes: BTreeMap<DateTime<Utc>, Episode>,
     /// Kept by `spike` only. Derived.
     pub days: Days,
+    /// Kept by `aggregate` only: the windows that stand, by anchor, with their last moment. Derived.
+    pub windows: BTreeMap<DateTime<Utc>, DateTime<Utc>>,
+    /// Kept by correlations of correlations only. Derived.
+    pub chain: Chain,
 }
 
 /// The group's own row.
@@ -178,6 +190,8 @@ impl Group {
             records: BTreeMap::new(),
             episodes: BTreeMap::new(),
             days: Days::default(),
+            windows: BTreeMap::new(),
+            chain: Chain::default(),
         }
     }
 

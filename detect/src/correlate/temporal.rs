@@ -3,19 +3,16 @@
 
 use chrono::TimeDelta;
 
-use super::state::{Group, Member, MemberKey};
+use super::state::{Member, Members};
 use super::value_count::Times;
-use super::window::{Span, Tally, sweep, undecided};
+use super::window::{Span, Tally, sweep};
 
-pub(super) fn satisfied(group: &Group, fresh: &[MemberKey], at_least: usize, timespan: TimeDelta) -> Vec<Span> {
-    undecided(group, fresh, timespan)
-        .into_iter()
-        .flat_map(|anchors| sweep::<Names>(&group.members, anchors, timespan, at_least as u128))
-        .collect()
+pub(super) fn satisfied(members: &Members, anchors: Vec<Span>, at_least: usize, timespan: TimeDelta) -> Vec<Span> {
+    anchors.into_iter().flat_map(|anchors| sweep::<Names>(members, anchors, timespan, at_least as u128)).collect()
 }
 
 #[derive(Default)]
-struct Names<'a> {
+pub(super) struct Names<'a> {
     times: Times<'a>,
 }
 

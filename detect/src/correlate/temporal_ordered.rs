@@ -12,22 +12,16 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::state::{Group, MemberKey};
-use super::window::{Span, later, undecided, within};
+use super::state::{MemberKey, Members};
+use super::window::{Span, earlier, later, within};
 
 /// Events that can stand in one place of the chain, in order of time.
 type Place<'a> = Vec<(DateTime<Utc>, &'a str)>;
 
-pub(super) fn satisfied(group: &Group, fresh: &[MemberKey], names: &[String], timespan: TimeDelta) -> Vec<Span> {
+pub(super) fn satisfied(members: &Members, anchors: Vec<Span>, names: &[String], timespan: TimeDelta) -> Vec<Span> {
     let mut spans = Vec::new();
-    for anchors in undecided(group, fresh, timespan) {
-        let mut places: Vec<Place> = vec![Vec::new(); names.len()];
-        let reach = Span { start: anchors.start, end: later(anchors.end, timespan) };
-        for (key, member) in within(&group.members, reach) {
-            for (place, _) in places.iter_mut().zip(names).filter(|(_, name)| **name == *member.name) {
-                place.push((key.time, &member.event_id));
-            }
-        }
+    for anchors in anchors {
+        let places = places(members, Span { start: anchors.start, end: later(anchors.end, timespan) }, names);
         let mut times: Vec<_> = places.first().into_iter().flatten().map(|(time, _)| *time).collect();
         times.dedup();
         for anchor in times.into_iter().filter(|time| *time <= anchors.end) {
@@ -37,6 +31,29 @@ pub(super) fn satisfied(group: &Group, fresh: &[MemberKey], names: &[String], ti
         }
     }
     spans
+}
+
+fn places<'a>(members: &'a Members, reach: Span, names: &[String]) -> Vec<Place<'a>> {
+    let mut places: Vec<Place> = vec![Vec::new(); names.len()];
+    for (key, member) in within(members, reach) {
+        for (place, _) in places.iter_mut().zip(names).filter(|(_, name)| **name == *member.name) {
+            place.push((key.time, &member.event_id));
+        }
+    }
+    places
+}
+
+/// The members in `range` that are the last of a chain that ends there.
+pub(super) fn completions(members: &Members, range: Span, names: &[String], timespan: TimeDelta) -> Vec<MemberKey> {
+    let places = places(members, Span { start: earlier(range.start, timespan), end: range.end }, names);
+    let Some(((last, others), name)) = places.split_last().zip(names.last()) else { return Vec::new() };
+    debug_assert!(last.is_sorted_by_key(|(time, _)| *time));
+    let ends = within(members, range).filter(|(_, member)| *member.name == **name);
+    let completes = |key: &MemberKey, id: &str| {
+        let span = Span { start: earlier(key.time, timespan), end: key.time };
+        others.is_empty() || fill(others, span, false, &mut vec![id])
+    };
+    ends.filter(|(key, member)| completes(key, &member.event_id)).map(|(key, _)| *key).collect()
 }
 
 /// The latest time of a last event that completes a chain whose first event is at `anchor`.

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use schemas::Event;
 
 use super::logsource::Logsource;
-use super::predicate::Search;
+use super::predicate::{Scratch, Search, Subject};
 use super::report::{Code, nearest};
 
 /// Deepest nesting of parentheses and `not`.
@@ -28,12 +28,52 @@ pub struct Detection {
     pub(super) logsource: Logsource,
     pub(super) searches: Vec<Search>,
     pub(super) condition: Condition,
+    /// What Sigma filters take away from it, or leave.
+    pub(super) filters: Vec<Filter>,
+    /// The fields it asks for, in the rule's own names, each once.
+    pub asks: Vec<Asked>,
+}
+
+/// A field that a rule asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// As the rule writes it.
+    pub name: String,
+    /// What it is here; the same where nothing is translated.
+    pub means: Vec<String>,
+    pub occurs: Occurs,
+}
+
+/// Whether records can have a field at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occurs {
+    /// A normalised field.
+    Normalised,
+    /// Microsoft writes it into records of some workload.
+    Recorded,
+    /// Neither Microsoft's schemas nor the records that harrier's authors have seen know it.
+    Unheard,
+}
+
+/// A Sigma filter as it bears on one rule.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub(super) detection: Detection,
+    /// It says which records the rule keeps, not which it loses.
+    pub(super) include: bool,
 }
 
 impl Detection {
-    /// Whether the rule selects the record.
-    pub fn matches(&self, event: &Event) -> bool {
-        self.logsource.covers(event) && self.condition.holds(&|index| self.searches[index].matches(event))
+    /// Whether the rule selects the record. `scratch` is kept from one rule to the next.
+    pub fn matches<'e>(&self, event: &'e Event, scratch: &mut Scratch<'e>) -> bool {
+        self.logsource.covers(event)
+            && self.condition_holds(event, scratch)
+            && self.filters.iter().all(|filter| filter.detection.condition_holds(event, scratch) == filter.include)
+    }
+
+    fn condition_holds<'e>(&self, event: &'e Event, scratch: &mut Scratch<'e>) -> bool {
+        let subject = Subject::Record(event);
+        self.condition.holds(&mut |index| self.searches[index].matches(subject, scratch))
     }
 }
 
@@ -77,13 +117,21 @@ impl Condition {
         }
     }
 
-    fn holds(&self, search: &dyn Fn(usize) -> bool) -> bool {
+    fn holds(&self, search: &mut dyn FnMut(usize) -> bool) -> bool {
         match self {
             Condition::Search(index) => search(*index),
             Condition::Not(inner) => !inner.holds(search),
             Condition::And(parts) => parts.iter().all(|part| part.holds(search)),
             Condition::Or(parts) => parts.iter().any(|part| part.holds(search)),
-            Condition::AtLeast(least, searches) => searches.iter().filter(|index| search(**index)).count() >= *least,
+            Condition::AtLeast(least, searches) => {
+                // No further than the answer.
+                let mut left = *least;
+                left == 0
+                    || searches.iter().any(|index| {
+                        left -= usize::from(search(*index));
+                        left == 0
+                    })
+            }
         }
     }
 }
@@ -102,6 +150,8 @@ pub struct InvalidCondition {
     pub length: usize,
     pub message: String,
     pub nearest: Option<String>,
+    /// What to write instead.
+    pub help: Option<String>,
 }
 
 /// Parses a condition over the named searches.
@@ -144,9 +194,10 @@ fn words(text: &str) -> Result<Vec<Word<'_>>, InvalidCondition> {
                 rest.find(|c| !is_name(c)).unwrap_or(rest.len())
             }
             '|' => {
-                let message = "aggregations after '|' are Sigma of before 2.0: write a correlation rule \
-                               (type: event_count, value_count or temporal) that refers to this one";
-                return Err(invalid(Code::Legacy, offset, text.len() - offset, message.to_owned()));
+                let message = "aggregations after '|' are Sigma of before 2.0: write a correlation rule that refers to \
+                               this one";
+                let error = invalid(Code::Legacy, offset, text.len() - offset, message.to_owned());
+                return Err(InvalidCondition { help: modern(&text[offset + 1..]), ..error });
             }
             c => {
                 let message = format!("'{}' has no meaning in a condition", c.escape_debug());
@@ -164,7 +215,39 @@ fn words(text: &str) -> Result<Vec<Word<'_>>, InvalidCondition> {
 }
 
 fn invalid(code: Code, offset: usize, length: usize, message: String) -> InvalidCondition {
-    InvalidCondition { code, offset, length, message, nearest: None }
+    InvalidCondition { code, offset, length, message, nearest: None, help: None }
+}
+
+/// The correlation that says what an aggregation said: `count(field) by group > 10`. `TIMEFRAME` stands for the rule's.
+fn modern(aggregation: &str) -> Option<String> {
+    let (function, rest) = aggregation.trim().split_once('(')?;
+    let (field, rest) = rest.split_once(')')?;
+    let kind = match (function.trim().to_ascii_lowercase().as_str(), field.trim()) {
+        ("count", "") => "event_count",
+        ("count", _) => "value_count",
+        ("sum", _) => "value_sum",
+        ("avg", _) => "value_avg",
+        _ => return None,
+    };
+    let mut words: Vec<&str> = rest.split_whitespace().collect();
+    let number = words.pop()?;
+    let bound = match words.pop()? {
+        ">" => "gt",
+        ">=" => "gte",
+        "<" => "lt",
+        "<=" => "lte",
+        "=" | "==" => "eq",
+        _ => return None,
+    };
+    let group = match words.as_slice() {
+        [] => String::new(),
+        [by, groups @ ..] if by.eq_ignore_ascii_case("by") => format!("group-by: [{}], ", groups.join(" ")),
+        _ => return None,
+    };
+    let field = if field.trim().is_empty() { String::new() } else { format!("field: {}, ", field.trim()) };
+    Some(format!(
+        "correlation: {{type: {kind}, rules: [this rule's name], {group}timespan: TIMEFRAME, condition: {{{field}{bound}: {number}}}}}"
+    ))
 }
 
 struct Reader<'t> {
@@ -254,7 +337,9 @@ impl<'t> Reader<'t> {
 
     fn near(&self, word: Word<'_>) -> InvalidCondition {
         let message = "'near' is Sigma of before 2.0: write a correlation rule of type temporal".to_owned();
-        InvalidCondition { code: Code::Legacy, ..self.invalid(word, message) }
+        let help =
+            "make each search a rule, then: correlation: {type: temporal, rules: [one, other], timespan: TIMEFRAME}";
+        InvalidCondition { code: Code::Legacy, help: Some(help.to_owned()), ..self.invalid(word, message) }
     }
 
     fn unknown(&self, word: Word<'_>) -> InvalidCondition {
@@ -326,7 +411,11 @@ mod tests {
         let names = ["a", "b", "sel_1", "sel_2", "_hidden"];
         let holding: Vec<&str> = holding.split(' ').collect();
         let parsed = parse(condition, &names).unwrap();
-        assert_eq!(parsed.holds(&|index| holding.contains(&names[index])), expected, "{condition} with {holding:?}");
+        assert_eq!(
+            parsed.holds(&mut |index| holding.contains(&names[index])),
+            expected,
+            "{condition} with {holding:?}"
+        );
     }
 
     #[test]

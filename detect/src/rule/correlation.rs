@@ -1,15 +1,15 @@
-//! The `correlation` section: Sigma's correlations that more records can only make truer, and harrier's baselines.
+//! The `correlation` section: Sigma's correlations and harrier's baselines.
 //!
-//! A condition with an upper bound (`lt`, `lte`, `eq`, `neq`) holds only once it is known that nothing more comes. It is
-//! refused, so that no rule is silently decided too early.
+//! A condition that more records can make false again (a range, an average, a percentile) is judged by the records that
+//! are there, and its finding is taken back when others turn it. A count with nothing but an upper bound would hold for
+//! everybody before anything has happened, until it is known that nothing more comes: it is refused.
 
 use chrono::TimeDelta;
 
-use super::model::{NewValue, Operator, Spike};
-use super::names;
+use super::model::{Aggregate, Bound, Comparison, Measure, NewValue, Operator, Spike};
 use super::read;
 use super::report::{Code, Problems};
-use super::yaml::{Entry, Node, Place};
+use super::yaml::{Entry, Node, Place, Value};
 
 /// A name and where it stands.
 #[derive(Clone, Debug, Default)]
@@ -28,13 +28,30 @@ pub struct Correlation {
     pub aliases: Vec<(Named, Vec<(Named, Named)>)>,
     /// `Temporal` with 0 for all members; `TemporalOrdered` without members.
     pub operator: Operator,
-    pub value: Option<Named>,
+    pub values: Vec<Named>,
     pub gap: TimeDelta,
     /// Whether the rules it refers to make findings as well.
     pub generate: bool,
 }
 
-const TYPES: &[&str] = &["event_count", "value_count", "temporal", "temporal_ordered", "x_new_value", "x_spike"];
+/// Every type and what it means, in the order of the documentation.
+pub const CORRELATION_TYPES: &[(&str, &str)] = &[
+    ("event_count", "so many records; with x-weight, so much of what they stand for"),
+    ("value_count", "so many distinct values of a field, or of several together"),
+    ("value_sum", "the sum of a field's numbers"),
+    ("value_avg", "their average"),
+    ("value_percentile", "the number at a percentile; without one, a value's share of all, in percent"),
+    ("value_median", "the number in the middle"),
+    ("temporal", "records of so many of the rules, in any order"),
+    ("temporal_ordered", "records of all rules, in their order"),
+    ("x_new_value", "a value the group has not shown before"),
+    ("x_spike", "more than the group's own past explains"),
+];
+
+fn types() -> impl Iterator<Item = &'static str> {
+    CORRELATION_TYPES.iter().map(|(name, _)| *name)
+}
+
 const KEYS: &[&str] = &["type", "rules", "group-by", "timespan", "aliases", "condition", "generate"];
 
 /// Keys of the baselines; they may stand in the section or at the top of the rule.
@@ -67,7 +84,13 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
     let before = problems.count();
     let valid: Vec<&str> = KEYS.iter().chain(BASELINE_KEYS).copied().collect();
     read::only_keys(node, &valid, "a correlation", problems);
-    let kind = kind(node, problems)?;
+    let Some(kind) = kind(node, problems) else {
+        // The rest is read all the same: all problems at once.
+        node.entry("timespan").map(|entry| read::timespan(entry, problems));
+        aliases(node, problems);
+        Condition::parse("value_count", node, problems);
+        return None;
+    };
     let source = Source { node, document };
     let rules = source.names("rules", problems);
     if rules.is_empty() {
@@ -84,7 +107,7 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
         }
     };
     let aliases = aliases(node, problems);
-    let (operator, value) = operator(kind, timespan.unwrap_or_default(), &source, problems);
+    let (operator, values) = operator(kind, timespan.unwrap_or_default(), &source, problems);
     let generate = node.entry("generate").and_then(|entry| read::boolean(entry, problems)).unwrap_or(false);
     let learn = source.names("x-learn", problems);
     if kind != "x_new_value" && !learn.is_empty() {
@@ -97,7 +120,7 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
         group_by: source.names("group-by", problems),
         aliases,
         operator: operator?,
-        value,
+        values,
         gap: timespan?,
         generate,
     };
@@ -106,22 +129,20 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
 
 fn kind(node: &Node, problems: &mut Problems<'_>) -> Option<&'static str> {
     let Some(entry) = node.entry("type") else {
-        problems.add(Code::MissingKey, node.place, format!("a correlation has a 'type': {}", TYPES.join(", ")));
+        problems.add(
+            Code::MissingKey,
+            node.place,
+            format!("a correlation has a 'type': {}", types().collect::<Vec<_>>().join(", ")),
+        );
         return None;
     };
     let text = read::text(entry, problems)?;
-    if let Some(kind) = TYPES.iter().find(|kind| **kind == text) {
-        return Some(kind);
-    }
-    if matches!(text, "value_sum" | "value_avg" | "value_percentile" | "value_median") {
-        let message = format!("correlations of type {text} are not supported: they need every record of the window");
-        let help = "a sum of what can only grow: event_count with x-weight. More than usual: x_spike";
-        problems.add_help(Code::Unsupported, entry.value.place, message, help);
-    } else {
+    let known = types().find(|kind| *kind == text);
+    if known.is_none() {
         let message = format!("'{}' is not a type of correlation", text.escape_debug());
-        problems.add_name(Code::InvalidValue, entry.value.place, message, text, TYPES.iter().copied());
+        problems.add_name(Code::InvalidValue, entry.value.place, message, text, types());
     }
-    None
+    known
 }
 
 /// Where a correlation's keys are looked for.
@@ -167,40 +188,40 @@ fn operator(
     timespan: TimeDelta,
     source: &Source<'_>,
     problems: &mut Problems<'_>,
-) -> (Option<Operator>, Option<Named>) {
-    let condition = Condition::parse(kind, source.node, problems);
-    let Some(Condition { at_least, field }) = condition else {
-        return (None, None);
+) -> (Option<Operator>, Vec<Named>) {
+    let Some(condition) = Condition::parse(kind, source.node, problems) else {
+        return (None, Vec::new());
     };
-    let required = |problems: &mut Problems<'_>| {
-        if at_least.is_none() {
-            problems.add(Code::MissingKey, source.node.place, format!("{kind} has a condition such as 'gte: 10'"));
-        }
-        at_least
+    if kind.starts_with("value_") && condition.fields.is_empty() {
+        let message = format!("{kind} has a condition with the 'field' it looks at");
+        problems.add(Code::MissingKey, source.node.place, message);
+    }
+    let aggregate = |measure, condition: &Condition| {
+        Some(Operator::Aggregate(Aggregate { measure, bounds: condition.bounds.clone(), timespan }))
     };
+    let median = 50 * MILLION;
     let operator = match kind {
-        "event_count" => required(problems).map(|at_least| Operator::EventCount { at_least, timespan }),
-        "value_count" => {
-            if field.is_none() {
-                problems.add(
-                    Code::MissingKey,
-                    source.node.place,
-                    "value_count has a condition with the 'field' it counts",
-                );
-            }
-            required(problems).map(|at_least| Operator::ValueCount { at_least, timespan })
-        }
-        "temporal" => {
-            let at_least = usize::try_from(at_least.unwrap_or(0)).unwrap_or(usize::MAX);
-            Some(Operator::Temporal { at_least, timespan })
-        }
+        "event_count" | "value_count" | "temporal" => counting(kind, &condition, timespan, source, problems),
         "temporal_ordered" => Some(Operator::TemporalOrdered { members: Vec::new(), timespan }),
         "x_new_value" => Some(Operator::NewValue(NewValue {
             history_days: source.days("x-history", HISTORY_DAYS, problems),
             min_days: source.days("x-min-days", MIN_DAYS, problems),
             min_days_seen: source.days("x-min-days-seen", MIN_DAYS_SEEN, problems),
         })),
-        _ => Some(Operator::Spike(spike(timespan, source, problems))),
+        "x_spike" => Some(Operator::Spike(spike(timespan, source, problems))),
+        _ => {
+            if condition.bounds.is_empty() {
+                problems.add(Code::MissingKey, source.node.place, format!("{kind} has a condition such as 'gte: 10'"));
+            }
+            let measure = match (kind, condition.percentile) {
+                ("value_sum", _) => Measure::Sum,
+                ("value_avg", _) => Measure::Average,
+                ("value_median", _) => Measure::Percentile(median),
+                (_, Some(percentile)) => Measure::Percentile(percentile),
+                (_, None) => Measure::Share,
+            };
+            aggregate(measure, &condition)
+        }
     };
     let x_field = source.entry("x-field").and_then(|entry| {
         let name = read::text(entry, problems)?.to_owned();
@@ -215,11 +236,53 @@ fn operator(
             problems.add(Code::InvalidValue, field.place, format!("'x-field' belongs to x_new_value, not to {kind}"));
         }
     }
-    let value = field.or(x_field);
-    if let Some(value) = &value {
-        names::check(&value.name, value.place, problems);
+    let values: Vec<Named> = condition.fields.into_iter().chain(x_field).collect();
+    (operator, values)
+}
+
+/// The operators that count. Without an upper bound more records only make them truer, and they are cheaper so.
+fn counting(
+    kind: &str,
+    condition: &Condition,
+    timespan: TimeDelta,
+    source: &Source<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Operator> {
+    if condition.bounds.is_empty() && kind != "temporal" {
+        problems.add(Code::MissingKey, source.node.place, format!("{kind} has a condition such as 'gte: 10'"));
+        return None;
     }
-    (operator, value)
+    let at_least = |bound: &Bound| match bound.comparison {
+        Comparison::GreaterOrEqual | Comparison::Equal => Some((bound.millionths - 1).div_euclid(MILLION.into()) + 1),
+        Comparison::Greater => Some(bound.millionths.div_euclid(MILLION.into()) + 1),
+        _ => None,
+    };
+    let least = condition.bounds.iter().filter_map(at_least).max();
+    if condition.bounds.iter().any(|bound| !bound.comparison.is_lower()) {
+        if least.is_none_or(|least| least < 1) {
+            let message = "without a lower bound this holds for everybody before anything has happened: it cannot be \
+                           decided by the records that are there";
+            let help = "add 'gte: 1' or more; for what is missing, ask the archive";
+            problems.add_help(Code::Unsupported, condition.place, message, help);
+            return None;
+        }
+        let measure = match kind {
+            "event_count" => Measure::Events,
+            "value_count" => Measure::Values,
+            _ => Measure::Rules,
+        };
+        return Some(Operator::Aggregate(Aggregate { measure, bounds: condition.bounds.clone(), timespan }));
+    }
+    let least = least.unwrap_or(0);
+    if least < 1 && !condition.bounds.is_empty() {
+        problems.add(Code::InvalidValue, condition.place, "a count of at least 0 always holds: ask for 1 or more");
+        return None;
+    }
+    Some(match kind {
+        "event_count" => Operator::EventCount { at_least: u64::try_from(least).unwrap_or(u64::MAX), timespan },
+        "value_count" => Operator::ValueCount { at_least: u64::try_from(least).unwrap_or(u64::MAX), timespan },
+        _ => Operator::Temporal { at_least: usize::try_from(least).unwrap_or(usize::MAX), timespan },
+    })
 }
 
 fn spike(timespan: TimeDelta, source: &Source<'_>, problems: &mut Problems<'_>) -> Spike {
@@ -238,20 +301,36 @@ fn spike(timespan: TimeDelta, source: &Source<'_>, problems: &mut Problems<'_>) 
     }
 }
 
+/// Numbers are kept to the millionth.
+const MILLION: i64 = 1_000_000;
+
 /// What a `condition` asks for.
 #[derive(Default)]
 struct Condition {
-    at_least: Option<u64>,
-    field: Option<Named>,
+    place: Place,
+    /// In the order of their keys' names.
+    bounds: Vec<Bound>,
+    fields: Vec<Named>,
+    percentile: Option<i64>,
 }
+
+const BOUNDS: &[(&str, Comparison)] = &[
+    ("eq", Comparison::Equal),
+    ("gt", Comparison::Greater),
+    ("gte", Comparison::GreaterOrEqual),
+    ("lt", Comparison::Less),
+    ("lte", Comparison::LessOrEqual),
+    ("neq", Comparison::NotEqual),
+];
 
 impl Condition {
     fn parse(kind: &str, node: &Node, problems: &mut Problems<'_>) -> Option<Condition> {
-        let mut condition = Condition::default();
+        let mut condition = Condition { place: node.place, ..Condition::default() };
         let Some(entry) = node.entry("condition") else {
             return Some(condition);
         };
         let place = entry.value.place;
+        condition.place = place;
         if kind.starts_with("x_") || kind == "temporal_ordered" {
             problems.add(Code::Unsupported, place, format!("{kind} has no condition: it asks for all of its rules"));
             return None;
@@ -263,46 +342,69 @@ impl Condition {
         }
         let before = problems.count();
         for entry in read::map(entry, problems)? {
-            let bound = |least: i64, problems: &mut Problems<'_>| {
-                let number = read::count(entry, least, i64::MAX - 1, problems)?;
-                u64::try_from(number + i64::from(least == 0)).ok()
-            };
-            match entry.key.as_str() {
-                // `gt: n` is "at least n + 1". Several bounds hold together: the highest one decides.
-                "gt" => condition.at_least = condition.at_least.max(bound(0, problems)),
-                "gte" => condition.at_least = condition.at_least.max(bound(1, problems)),
-                "lt" | "lte" | "eq" | "neq" => {
-                    let message = format!(
-                        "'{}' can turn false again with the next record, so it cannot be decided yet",
-                        entry.key
-                    );
-                    let help = "use gte or gt: conditions that more records can only make truer";
-                    problems.add_help(Code::Unsupported, entry.place, message, help);
+            let key = entry.key.as_str();
+            if let Some((_, comparison)) = BOUNDS.iter().find(|(name, _)| *name == key) {
+                let counts = !matches!(kind, "value_sum" | "value_avg" | "value_percentile" | "value_median");
+                if let Some(millionths) = millionths(entry, counts, problems) {
+                    condition.bounds.push(Bound { comparison: *comparison, millionths: millionths.into() });
                 }
-                "field" if kind == "value_count" => condition.field = field(entry, problems),
-                "field" => problems.add(
-                    Code::InvalidValue,
-                    entry.place,
-                    format!("{kind} counts no values: 'field' belongs to value_count"),
-                ),
+                continue;
+            }
+            match key {
+                "field" if kind.starts_with("value_") => condition.fields = fields(kind, entry, problems),
+                "field" => {
+                    let message = format!("{kind} looks at no values: 'field' belongs to value_count and its kin");
+                    problems.add(Code::InvalidValue, entry.place, message);
+                }
+                "percentile" if kind == "value_percentile" => {
+                    condition.percentile = millionths(entry, false, problems);
+                    if condition.percentile.is_some_and(|percentile| percentile <= 0 || percentile > 100 * MILLION) {
+                        let message = "a percentile is above 0 and at most 100";
+                        problems.add(Code::InvalidValue, entry.value.place, message);
+                    }
+                }
+                "percentile" => {
+                    let message = format!("{kind} has no percentile: 'percentile' belongs to value_percentile");
+                    problems.add(Code::InvalidValue, entry.place, message);
+                }
                 key => {
                     let message = format!("unknown key '{}' in a condition", key.escape_debug());
-                    problems.add_name(Code::UnknownKey, entry.place, message, key, ["gt", "gte", "field"]);
+                    let known = BOUNDS.iter().map(|(name, _)| *name).chain(["field", "percentile"]);
+                    problems.add_name(Code::UnknownKey, entry.place, message, key, known);
                 }
             }
         }
+        condition.bounds.sort_by_key(|bound| (bound.comparison as u8, bound.millionths));
         (problems.count() == before).then_some(condition)
     }
 }
 
-fn field(entry: &Entry, problems: &mut Problems<'_>) -> Option<Named> {
-    match read::texts(entry, problems).as_slice() {
-        [(name, node)] => Some(Named { name: (*name).to_owned(), place: node.place }),
+/// A number to the millionth; a count is whole and not negative.
+fn millionths(entry: &Entry, is_count: bool, problems: &mut Problems<'_>) -> Option<i64> {
+    if is_count {
+        return read::count(entry, 0, i64::MAX / MILLION, problems)?.checked_mul(MILLION);
+    }
+    match entry.value.value {
+        Value::Integer(number) if number.unsigned_abs() <= (i64::MAX / MILLION).unsigned_abs() => {
+            Some(number * MILLION)
+        }
+        Value::Float(number) if number.abs() < 9e12 => Some((number * MILLION as f64).round() as i64),
         _ => {
-            problems.add(Code::Unsupported, entry.value.place, "value_count counts the values of one field");
+            let message = format!("'{}' is a number, not {}", entry.key, entry.value.kind());
+            problems.add(Code::InvalidValue, entry.value.place, message);
             None
         }
     }
+}
+
+fn fields(kind: &str, entry: &Entry, problems: &mut Problems<'_>) -> Vec<Named> {
+    let named = |(name, node): (&str, &Node)| Named { name: name.to_owned(), place: node.place };
+    let fields: Vec<Named> = read::texts(entry, problems).into_iter().map(named).collect();
+    if fields.len() > 1 && kind != "value_count" {
+        let message = format!("{kind} looks at the values of one field; value_count takes several together");
+        problems.add(Code::InvalidValue, entry.value.place, message);
+    }
+    fields
 }
 
 fn aliases(node: &Node, problems: &mut Problems<'_>) -> Vec<(Named, Vec<(Named, Named)>)> {
@@ -314,7 +416,6 @@ fn aliases(node: &Node, problems: &mut Problems<'_>) -> Vec<(Named, Vec<(Named, 
         let mut fields = Vec::new();
         for field in read::map(alias, problems).unwrap_or_default() {
             if let Some(name) = read::text(field, problems) {
-                names::check(name, field.value.place, problems);
                 let rule = Named { name: field.key.clone(), place: field.place };
                 fields.push((rule, Named { name: name.to_owned(), place: field.value.place }));
             }

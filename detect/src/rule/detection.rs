@@ -3,11 +3,16 @@
 //! A map joins its lines with and, a list joins its members with or, texts by themselves are keywords looked for in
 //! every value of the record.
 
-use super::condition::{self, Condition, Detection, InvalidCondition};
-use super::logsource::{Logsource, Translation, Values, translate};
+use std::borrow::Cow;
+use std::cell::RefCell;
+
+use super::condition::{self, Asked, Condition, Detection, InvalidCondition, Occurs};
+use super::dialect::{Dialects, Translation, Values};
+use super::lists::Lists;
+use super::logsource::Logsource;
 use super::modifier::{self, How, Modifiers};
 use super::names;
-use super::predicate::{Affix, Field, FieldPath, Item, Search};
+use super::predicate::{Field, FieldPath, Item, Members, Search, gathered};
 use super::report::{Code, Problems};
 use super::value::{Target, compile};
 use super::yaml::{Entry, Node, Place, Value};
@@ -16,8 +21,49 @@ use super::yaml::{Entry, Node, Place, Value};
 const CONDITION: &str = "condition";
 const TIMEFRAME: &str = "timeframe";
 
-/// Compiles the section. Problems are reported; none is returned then.
-pub fn parse(node: &Node, logsource: &Logsource, problems: &mut Problems<'_>) -> Option<Detection> {
+/// What all rules share.
+#[derive(Debug, Default)]
+pub struct World {
+    pub lists: Lists,
+    pub dialects: Dialects,
+}
+
+/// What a section is compiled against.
+pub struct Scope<'s> {
+    logsource: &'s Logsource,
+    world: &'s World,
+    /// Lines look at a member of a list, whose names are its own.
+    in_member: bool,
+    /// What it uses of the world that others may change: part of what the rule means.
+    used: &'s RefCell<Vec<String>>,
+    asks: &'s RefCell<Vec<Asked>>,
+}
+
+/// A compiled section, and what of the world its meaning rests on.
+pub struct Compiled {
+    pub detection: Detection,
+    pub rests_on: String,
+}
+
+/// Compiles a section; `others` are its keys that are no searches. Problems are reported; none is returned then.
+pub fn parse(
+    node: &Node,
+    logsource: &Logsource,
+    world: &World,
+    others: &[&str],
+    problems: &mut Problems<'_>,
+) -> Option<Compiled> {
+    let (used, asks) = (RefCell::default(), RefCell::default());
+    let scope = Scope { logsource, world, in_member: false, used: &used, asks: &asks };
+    let mut detection = section(node, &scope, others, problems)?;
+    detection.asks = asks.take();
+    let mut used = used.into_inner();
+    used.sort();
+    used.dedup();
+    Some(Compiled { detection, rests_on: used.concat() })
+}
+
+fn section(node: &Node, scope: &Scope<'_>, others: &[&str], problems: &mut Problems<'_>) -> Option<Detection> {
     let before = problems.count();
     let Some(entries) = node.map() else {
         problems.add(Code::InvalidValue, node.place, format!("'detection' is a map, not {}", node.kind()));
@@ -28,6 +74,7 @@ pub fn parse(node: &Node, logsource: &Logsource, problems: &mut Problems<'_>) ->
     for entry in entries {
         match entry.key.as_str() {
             CONDITION => {}
+            other if others.contains(&other) => {}
             TIMEFRAME => {
                 let help = "write a correlation rule with 'timespan' that refers to this rule";
                 problems.add_help(Code::Legacy, entry.place, "'timeframe' is Sigma of before 2.0", help);
@@ -42,25 +89,30 @@ pub fn parse(node: &Node, logsource: &Logsource, problems: &mut Problems<'_>) ->
                     continue;
                 }
                 // A search that does not compile keeps its name, so that the condition is not blamed as well.
-                let search = search(&entry.value, logsource, problems);
+                let search = search(&entry.value, scope, problems);
                 names.push(name);
                 searches.push(search.unwrap_or(Search::Any(Vec::new())));
             }
         }
     }
     let condition = match node.get(CONDITION) {
-        Some(condition) => conditions(condition, &names, problems),
+        Some(condition) => {
+            let timeframe = node.get(TIMEFRAME).and_then(Node::text).unwrap_or("1h");
+            conditions(condition, &names, timeframe, problems)
+        }
         None => {
             problems.add(Code::MissingKey, node.place, "'detection' has no 'condition'");
             None
         }
     };
     let complete = problems.count() == before;
-    condition.filter(|_| complete).map(|condition| Detection { logsource: logsource.clone(), searches, condition })
+    let logsource = scope.logsource.clone();
+    let detection = |condition| Detection { logsource, searches, condition, filters: Vec::new(), asks: Vec::new() };
+    condition.filter(|_| complete).map(detection)
 }
 
 /// One condition, or several joined with or.
-fn conditions(node: &Node, names: &[&str], problems: &mut Problems<'_>) -> Option<Condition> {
+fn conditions(node: &Node, names: &[&str], timeframe: &str, problems: &mut Problems<'_>) -> Option<Condition> {
     let mut parsed = Vec::new();
     for member in node.members() {
         let Some(text) = member.text() else {
@@ -69,11 +121,14 @@ fn conditions(node: &Node, names: &[&str], problems: &mut Problems<'_>) -> Optio
         };
         match condition::parse(text, names) {
             Ok(condition) => parsed.push(condition),
-            Err(InvalidCondition { code, offset, length, message, nearest }) => {
+            Err(InvalidCondition { code, offset, length, message, nearest, help }) => {
                 let place = member.part(offset, length);
-                match nearest {
-                    Some(nearest) => problems.add_name(code, place, message, &nearest, [nearest.as_str()]),
-                    None => problems.add(code, place, message),
+                match (nearest, help) {
+                    (Some(nearest), _) => problems.add_name(code, place, message, &nearest, [nearest.as_str()]),
+                    (None, Some(help)) => {
+                        problems.add_help(code, place, message, &help.replace("TIMEFRAME", timeframe));
+                    }
+                    (None, None) => problems.add(code, place, message),
                 }
                 return None;
             }
@@ -89,39 +144,86 @@ fn conditions(node: &Node, names: &[&str], problems: &mut Problems<'_>) -> Optio
     }
 }
 
-fn search(node: &Node, logsource: &Logsource, problems: &mut Problems<'_>) -> Option<Search> {
+fn search(node: &Node, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option<Search> {
     match &node.value {
         Value::Map(entries) => {
             if entries.is_empty() {
                 problems.add(Code::InvalidValue, node.place, "an empty search would select everything");
             }
-            let dialect = logsource.dialect;
-            let meaning = |entry: &Entry| translate(dialect, entry.key.split('|').next().unwrap_or_default());
+            let meaning = |entry: &Entry| scope.translate(entry.key.split('|').next().unwrap_or_default());
             let decided = entries.iter().any(|entry| meaning(entry).decides());
             let entries = entries.iter().filter(|entry| !decided || meaning(entry) != Translation::Implied);
-            let items: Vec<_> = entries.map(|entry| item(entry, logsource, problems)).collect();
-            items.into_iter().map(|item| item.map(Search::Item)).collect::<Option<_>>().map(Search::All)
+            let lines: Vec<_> = entries.map(|entry| line(entry, scope, problems)).collect();
+            lines.into_iter().collect::<Option<_>>().map(Search::All)
         }
         Value::List(members) => {
             if members.is_empty() {
                 problems.add(Code::InvalidValue, node.place, "an empty search would select nothing");
             }
-            let parts: Vec<_> = members.iter().map(|member| search(member, logsource, problems)).collect();
+            let parts: Vec<_> = members.iter().map(|member| search(member, scope, problems)).collect();
             parts.into_iter().collect::<Option<_>>().map(Search::Any)
         }
-        _ => keyword(node, problems),
+        _ => keyword(node, scope, problems),
     }
 }
 
-fn keyword(node: &Node, problems: &mut Problems<'_>) -> Option<Search> {
-    let how = How::Text { affix: Affix::Whole, encodings: Vec::new() };
-    let modifiers = Modifiers { how, all: false, cased: false, negated: false, any_dash: false };
-    let target = Target { name: None, field: None, values: Values::Same };
-    let test = compile(node, &modifiers, &target, problems)?;
+fn keyword(node: &Node, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option<Search> {
+    let target = Target { name: None, field: None, values: Values::Same, scope };
+    let test = compile(node, &Modifiers::default(), &target, problems)?;
     Some(Search::Item(Item { field: None, tests: vec![test], all: false, negated: false }))
 }
 
-fn item(entry: &Entry, logsource: &Logsource, problems: &mut Problems<'_>) -> Option<Item> {
+/// One line of a map: a field and its values, or `field[any]` and what one member of the list satisfies as a whole.
+fn line(entry: &Entry, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option<Search> {
+    let quantified = [("[any]", false), ("[all]", true)]
+        .into_iter()
+        .find_map(|(suffix, each)| Some((entry.key.strip_suffix(suffix)?, each)));
+    let Some((name, each)) = quantified else {
+        return item(entry, scope, problems).map(Search::Item);
+    };
+    if !matches!(entry.value.value, Value::Map(_) | Value::List(_)) {
+        let help = "write 'Target[any]: {Type: 2, ID: x}'; for one value of any member the path alone is enough";
+        problems.add_help(
+            Code::InvalidValue,
+            entry.value.place,
+            "'[any]' and '[all]' ask for lines of their own",
+            help,
+        );
+        return None;
+    }
+    let before = problems.count();
+    let id = names::check(name, part_of_key(entry, 0, name.len()), problems);
+    if id.is_some() {
+        let message = format!("'{name}' is a normalised field: members are those of lists in the record");
+        problems.add(Code::TypeMismatch, part_of_key(entry, 0, name.len()), message);
+    }
+    let inner = Scope { in_member: true, ..*scope };
+    let search = search(&entry.value, &inner, problems)?;
+    let path = schemas::path::Path::of_record(name);
+    (problems.count() == before).then(|| Search::Members(Box::new(Members { path, each, search })))
+}
+
+impl Scope<'_> {
+    /// Takes note of a field that is asked for.
+    fn ask(&self, name: &str, translation: &Translation) {
+        let means = match translation {
+            Translation::Fields(means, _) => means.clone(),
+            _ => vec![name.to_owned()],
+        };
+        let occurs = means.iter().map(|name| names::occurs(name)).min_by_key(|occurs| *occurs as u8);
+        let asked = Asked { name: name.to_owned(), means, occurs: occurs.unwrap_or(Occurs::Unheard) };
+        let mut asks = self.asks.borrow_mut();
+        if !asks.contains(&asked) {
+            asks.push(asked);
+        }
+    }
+
+    fn translate(&self, name: &str) -> Translation {
+        if self.in_member { Translation::Own } else { self.world.dialects.translate(self.logsource.dialect, name) }
+    }
+}
+
+fn item(entry: &Entry, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option<Item> {
     let mut parts = entry.key.split('|');
     let name = parts.next().unwrap_or_default();
     let modifier_names: Vec<&str> = parts.collect();
@@ -131,24 +233,45 @@ fn item(entry: &Entry, logsource: &Logsource, problems: &mut Problems<'_>) -> Op
         part_of_key(entry, name.len() + 1 + before, length)
     };
     let modifiers = modifier::parse(&modifier_names, &place_of, problems);
-    let field = if name.is_empty() { Some(None) } else { field(name, entry, logsource, problems).map(Some) };
+    let field = if name.is_empty() {
+        Some(None)
+    } else {
+        resolve(name, part_of_key(entry, 0, name.len()), scope, problems).map(Some)
+    };
     let (modifiers, field) = (modifiers?, field?);
     if field.is_none() && !matches!(modifiers.how, How::Text { .. } | How::Regex { .. }) {
         problems.add(Code::InvalidModifier, entry.place, "keywords are texts: this modifier needs a field");
         return None;
     }
-    let nodes = entry.value.members();
-    if !values_fit(entry, &modifiers, nodes, problems) {
-        return None;
-    }
+    let nodes = values(entry, &modifiers, scope, problems)?;
     let target = match &field {
-        Some((_, id, values)) => Target { name: Some(name), field: *id, values: *values },
-        None => Target { name: None, field: None, values: Values::Same },
+        Some((_, id, values)) => Target { name: Some(name), field: *id, values: *values, scope },
+        None => Target { name: None, field: None, values: Values::Same, scope },
     };
     let tests: Vec<_> = nodes.iter().map(|node| compile(node, &modifiers, &target, problems)).collect();
     let tests = tests.into_iter().collect::<Option<Vec<_>>>()?;
+    let tests = if modifiers.all { tests } else { gathered(tests) };
     let field = field.map(|(field, ..)| field);
     Some(Item { field, tests, all: modifiers.all, negated: modifiers.negated })
+}
+
+/// The values of a line, placeholders replaced.
+fn values<'n>(
+    entry: &'n Entry,
+    modifiers: &Modifiers,
+    scope: &Scope<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Cow<'n, [Node]>> {
+    let written = entry.value.members();
+    if !modifiers.expand {
+        return values_fit(entry, modifiers, written, problems).then_some(Cow::Borrowed(written));
+    }
+    let (lists, mut used, mut nodes) = (&scope.world.lists, Vec::new(), Vec::new());
+    for node in written {
+        nodes.extend(lists.expand(node, &mut used, problems)?);
+    }
+    scope.used.borrow_mut().extend(used.iter().map(|name| lists.canonical(name)));
+    values_fit(entry, modifiers, &nodes, problems).then_some(Cow::Owned(nodes))
 }
 
 fn values_fit(entry: &Entry, modifiers: &Modifiers, nodes: &[Node], problems: &mut Problems<'_>) -> bool {
@@ -177,17 +300,17 @@ fn values_fit(entry: &Entry, modifiers: &Modifiers, nodes: &[Node], problems: &m
     true
 }
 
-type Resolved = (Field, Option<schemas::FieldId>, Values);
+pub type Resolved = (Field, Option<schemas::FieldId>, Values);
 
 /// The field a name stands for, in the rule's dialect.
-fn field(name: &str, entry: &Entry, logsource: &Logsource, problems: &mut Problems<'_>) -> Option<Resolved> {
-    let place = part_of_key(entry, 0, name.len());
-    if name.contains(['[', ']']) {
-        let message = "array selectors are not part of Sigma 2.1; a path already looks into every member of an array";
-        problems.add(Code::Unsupported, place, message);
-        return None;
+pub fn resolve(name: &str, place: Place, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option<Resolved> {
+    if scope.in_member {
+        return Some((Field { paths: vec![FieldPath::of_member(name)] }, None, Values::Same));
     }
-    match translate(logsource.dialect, name) {
+    scope.used.borrow_mut().push(scope.world.dialects.canonical(scope.logsource.dialect, name));
+    let translation = scope.translate(name);
+    scope.ask(name, &translation);
+    match translation {
         Translation::NoData | Translation::Implied => {
             let message = format!("the unified audit log has nothing like '{name}': the rule could never match");
             problems.add(Code::NoSuchData, place, message);
@@ -195,7 +318,7 @@ fn field(name: &str, entry: &Entry, logsource: &Logsource, problems: &mut Proble
         }
         Translation::Fields(names, values) => {
             let paths = names.iter().map(|name| FieldPath::parse(name)).collect();
-            let id = if let [one] = names { schemas::field::by_name(one) } else { None };
+            let id = if let [one] = names.as_slice() { schemas::field::by_name(one) } else { None };
             Some((Field { paths }, id, values))
         }
         Translation::Own => {

@@ -2,9 +2,9 @@
 
 use schemas::finding::Level;
 
-use super::condition::Detection;
+use super::condition::{Detection, Filter};
 use super::correlation::{self, BASELINE_KEYS, Correlation, Named};
-use super::detection;
+use super::detection::{self, World};
 use super::logsource::Logsource;
 use super::model::{Needs, NextTemplate, RuleTest};
 use super::names;
@@ -36,6 +36,7 @@ const SIGMA_KEYS: &[&str] = &[
     "logsource",
     "detection",
     "correlation",
+    "filter",
     "fields",
     "falsepositives",
     "level",
@@ -49,6 +50,7 @@ const OWN_KEYS: &[&str] = &[
     "x-fixtures",
     "x-gap",
     "x-group-by",
+    "x-lists",
     "x-needs",
     "x-next",
     "x-outside",
@@ -112,10 +114,25 @@ pub struct Document {
 pub enum Body {
     Detection(Box<Detection>),
     Correlation(Box<Correlation>),
+    Filter(Box<FilterBody>),
+}
+
+/// A Sigma filter before its rules are found.
+#[derive(Clone, Debug)]
+pub struct FilterBody {
+    /// None for every rule of the logsource.
+    pub rules: Option<Vec<Named>>,
+    pub filter: Filter,
 }
 
 /// Reads a document. Problems are reported; none is returned where they leave no rule.
-pub fn parse(file: usize, node: &Node, fixtures: &Fixtures, problems: &mut Problems<'_>) -> Option<Document> {
+pub fn parse(
+    file: usize,
+    node: &Node,
+    fixtures: &Fixtures,
+    world: &World,
+    problems: &mut Problems<'_>,
+) -> Option<Document> {
     if node.map().is_none() {
         problems.add(Code::InvalidValue, node.place, format!("a rule is a map, not {}", node.kind()));
         return None;
@@ -124,7 +141,7 @@ pub fn parse(file: usize, node: &Node, fixtures: &Fixtures, problems: &mut Probl
     if !keys(node, problems) {
         return None;
     }
-    let body = body(node, problems);
+    let (body, rests_on) = body(node, world, problems).unzip();
     let title = title(node, problems);
     let (id, name) = names_of(node, problems).unzip();
     let optional = |key: &str| node.entry(key);
@@ -162,7 +179,7 @@ pub fn parse(file: usize, node: &Node, fixtures: &Fixtures, problems: &mut Probl
         entities_given,
         fields: shown_fields(node, body.as_ref(), problems),
         tests: optional("x-tests").map(|entry| samples::tests(entry, fixtures, problems)).unwrap_or_default(),
-        meaning: meaning(node),
+        meaning: meaning(node) + &rests_on.unwrap_or_default(),
         body: body?,
     };
     (problems.count() == before).then_some(rest)
@@ -171,18 +188,9 @@ pub fn parse(file: usize, node: &Node, fixtures: &Fixtures, problems: &mut Probl
 /// Whether it is a kind of document that is read at all; reports keys that are slips.
 fn keys(node: &Node, problems: &mut Problems<'_>) -> bool {
     let known: Vec<&str> = SIGMA_KEYS.iter().chain(OWN_KEYS).chain(BASELINE_KEYS).copied().collect();
-    if let Some(entry) = node.entry("filter") {
-        let help =
-            "write an exception in the tuning file: it names the rule, a field, the values, an owner and a reason";
-        problems.add_help(Code::Unsupported, entry.place, "Sigma filters are not supported", help);
-        return false;
-    }
     if let Some(entry) = node.entry("action") {
-        problems.add(
-            Code::Legacy,
-            entry.place,
-            "'action' is Sigma of before 1.0: write each rule as a document of its own",
-        );
+        let help = "write each rule as a whole document of its own, between lines of '---'";
+        problems.add_help(Code::Legacy, entry.place, "'action' is Sigma of before 1.0", help);
         return false;
     }
     read::no_slips(node, &known, problems);
@@ -196,36 +204,89 @@ fn keys(node: &Node, problems: &mut Problems<'_>) -> bool {
     true
 }
 
-fn body(node: &Node, problems: &mut Problems<'_>) -> Option<Body> {
-    match (node.entry("detection"), node.entry("correlation")) {
-        (Some(detection), None) => {
-            let logsource = match node.get("logsource") {
-                Some(logsource) => Logsource::parse(logsource, problems)?,
-                None => {
-                    problems.add(Code::MissingKey, detection.place, "a detection rule has a 'logsource'");
-                    return None;
-                }
-            };
-            detection::parse(&detection.value, &logsource, problems)
-                .map(|detection| Body::Detection(Box::new(detection)))
-        }
-        (None, Some(correlation)) => {
-            if let Some(logsource) = node.entry("logsource") {
-                problems.add(Code::UnknownKey, logsource.place, "a correlation has no 'logsource': its rules have");
-            }
-            correlation::parse(correlation, node, problems).map(|correlation| Body::Correlation(Box::new(correlation)))
-        }
-        (Some(_), Some(correlation)) => {
-            let message =
-                "a rule has 'detection' or 'correlation', not both: put the correlation into a document of its own";
-            problems.add(Code::InvalidValue, correlation.place, message);
-            None
-        }
-        (None, None) => {
+/// The section that makes the document what it is, and what of the world its meaning rests on.
+fn body(node: &Node, world: &World, problems: &mut Problems<'_>) -> Option<(Body, String)> {
+    let sections: Vec<&Entry> =
+        ["detection", "correlation", "filter"].into_iter().filter_map(|key| node.entry(key)).collect();
+    match sections.as_slice() {
+        [] => {
             problems.add(Code::MissingKey, node.place, "a rule has a 'detection' or a 'correlation'");
             None
         }
+        [section] => match section.key.as_str() {
+            "detection" => {
+                let logsource = logsource(node, section, "a detection rule", problems)?;
+                let compiled = detection::parse(&section.value, &logsource, world, &[], problems)?;
+                Some((Body::Detection(Box::new(compiled.detection)), compiled.rests_on))
+            }
+            "correlation" => {
+                if let Some(logsource) = node.entry("logsource") {
+                    problems.add(Code::UnknownKey, logsource.place, "a correlation has no 'logsource': its rules have");
+                }
+                let correlation = correlation::parse(section, node, problems)?;
+                Some((Body::Correlation(Box::new(correlation)), String::new()))
+            }
+            _ => filter(node, section, world, problems),
+        },
+        [first, second, ..] => {
+            let message = format!(
+                "a rule has '{}' or '{}', not both: put the {} into a document of its own",
+                first.key, second.key, second.key
+            );
+            problems.add(Code::InvalidValue, second.place, message);
+            None
+        }
     }
+}
+
+fn logsource(node: &Node, section: &Entry, what: &str, problems: &mut Problems<'_>) -> Option<Logsource> {
+    match node.get("logsource") {
+        Some(logsource) => Logsource::parse(logsource, problems),
+        None => {
+            problems.add(Code::MissingKey, section.place, format!("{what} has a 'logsource'"));
+            None
+        }
+    }
+}
+
+/// A filter takes away what its condition selects. Older tools join the condition as it is, so that their files say
+/// `not`: which of the two is meant cannot be guessed, and `x-mode` says it.
+fn filter(node: &Node, section: &Entry, world: &World, problems: &mut Problems<'_>) -> Option<(Body, String)> {
+    let logsource = logsource(node, section, "a filter", problems)?;
+    let rules = match section.value.entry("rules") {
+        None => {
+            let message = "a filter names the 'rules' it bears on, or 'any'";
+            problems.add(Code::MissingKey, section.place, message);
+            return None;
+        }
+        Some(entry) if entry.value.text() == Some("any") => None,
+        Some(entry) => {
+            let named = |(name, node): (&str, &Node)| Named { name: name.to_owned(), place: node.place };
+            Some(read::texts(entry, problems).into_iter().map(named).collect())
+        }
+    };
+    let mode = section.value.entry("x-mode");
+    let include = match mode.map(|entry| (entry, entry.value.text())) {
+        None | Some((_, Some("exclude"))) => false,
+        Some((_, Some("include"))) => true,
+        Some((entry, _)) => {
+            problems.add(Code::InvalidValue, entry.value.place, "'x-mode' is exclude or include");
+            return None;
+        }
+    };
+    if let (Some(condition), None) = (section.value.get("condition"), mode) {
+        let starts = condition.text().unwrap_or_default().trim_start().to_ascii_lowercase();
+        if starts.strip_prefix("not").is_some_and(|rest| rest.starts_with([' ', '('])) {
+            let message = "a double negative? A filter takes away what its condition selects";
+            let help = "leave out the 'not'; or, if the file was written to keep what the condition selects, add \
+                        'x-mode: include'";
+            problems.add_help(Code::InvalidCondition, condition.place, message, help);
+            return None;
+        }
+    }
+    let compiled = detection::parse(&section.value, &logsource, world, &["rules", "x-mode"], problems)?;
+    let filter = Filter { detection: compiled.detection, include };
+    Some((Body::Filter(Box::new(FilterBody { rules, filter })), compiled.rests_on))
 }
 
 fn title(node: &Node, problems: &mut Problems<'_>) -> Option<String> {
@@ -407,7 +468,8 @@ fn template(
     match parse(text) {
         Ok(template) => {
             for name in template.fields().filter(|name| !ENGINE_NAMES.contains(name)) {
-                let offset = text.find(&format!("{{{name}")).map_or(0, |at| at + 1);
+                let after_brace = text.find(&format!("{{{name}")).map(|at| at + 1);
+                let offset = after_brace.or_else(|| text.find(name)).unwrap_or_default();
                 names::check(name, node.part(offset, name.len()), problems);
             }
             Some(template)
@@ -419,7 +481,7 @@ fn template(
     }
 }
 
-/// What is hashed for the rule's version: logsource and detection, without order, comments and quotes.
+/// What is hashed for the rule's version: logsource and detection or filter, without order, comments and quotes.
 fn meaning(node: &Node) -> String {
     let mut out = String::new();
     for key in ["product", "service"] {
@@ -427,8 +489,8 @@ fn meaning(node: &Node) -> String {
             out.push_str(&format!("{key}={};", value.text().unwrap_or_default().to_ascii_lowercase()));
         }
     }
-    if let Some(detection) = node.get("detection") {
-        canonical(detection, &mut out);
+    for section in ["detection", "filter"].into_iter().filter_map(|key| node.get(key)) {
+        canonical(section, &mut out);
     }
     out
 }

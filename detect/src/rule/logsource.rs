@@ -1,8 +1,4 @@
-//! Which records a rule speaks of, and how rules written for Azure's portals name what the unified audit log has.
-//!
-//! Sigma defines no fields for m365 and azure: rules use the names of the log source. For `m365` those are the
-//! record's own. For `azure` there are three dialects of Microsoft's; [`translate`] maps what has a counterpart and
-//! refuses the rest, because a rule that loads and can never match is worse than one that does not load.
+//! Which records a rule speaks of, and in whose names for their fields: see [`super::dialect`].
 
 use schemas::Event;
 use schemas::field;
@@ -21,7 +17,7 @@ pub struct Logsource {
 }
 
 /// Whose field names the rule uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {
     /// The record's own.
     Record,
@@ -67,6 +63,13 @@ impl Logsource {
         let workload = event.text(field::WORKLOAD).unwrap_or_default();
         (self.workloads.is_empty() || self.workloads.iter().any(|own| own.eq_ignore_ascii_case(workload)))
             && self.sign_ins.is_none_or(|expected| expected == is_sign_in(event))
+    }
+
+    /// Whether every record of another one is one of these: where a filter speaks of this, it speaks of those.
+    pub fn includes(&self, other: &Logsource) -> bool {
+        let workloads = self.workloads.is_empty()
+            || !other.workloads.is_empty() && other.workloads.iter().all(|name| self.workloads.contains(name));
+        workloads && (self.sign_ins.is_none() || self.sign_ins == other.sign_ins)
     }
 
     /// Whether its rules use the record's own names.
@@ -132,116 +135,3 @@ impl Logsource {
         found.map(|(.., logsource)| logsource.clone())
     }
 }
-
-/// How the values of a translated field differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Values {
-    Same,
-    /// Operation names for comparing: no final full stop, dashes as '-'.
-    Operation,
-    /// Portal words for success and failure.
-    Outcome,
-    /// `UserManagement` is `User`.
-    Category,
-    /// An alert that was raised.
-    Raised,
-}
-
-/// What a name of a dialect means here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Translation {
-    /// Nothing special: the name is the record's own.
-    Own,
-    Fields(&'static [&'static str], Values),
-    /// Says again what an operation or error number beside it says already: left out there, `NoData` elsewhere.
-    Implied,
-    /// The unified audit log does not have it.
-    NoData,
-}
-
-impl Translation {
-    /// Whether it names what the record is about, so that texts describing it add nothing.
-    pub fn decides(&self) -> bool {
-        matches!(self, Translation::Fields(["operation_key"] | ["error_number"], _))
-    }
-}
-
-/// Translates a field name. Portal names differ in case and in a `properties.` before them.
-pub fn translate(dialect: Dialect, name: &str) -> Translation {
-    match dialect {
-        Dialect::Record => match name {
-            // Flattened by the collectors that SigmaHQ's rules were written for.
-            "RequestType" => Translation::Fields(&["RequestType", "ExtendedProperties.RequestType"], Values::Same),
-            // Older names of the same things.
-            "eventSource" => Translation::Fields(&["workload"], Values::Same),
-            "eventName" => Translation::Fields(&["operation"], Values::Same),
-            "status" => Translation::Fields(&["outcome"], Values::Outcome),
-            _ => Translation::Own,
-        },
-        Dialect::Alert => match name {
-            "eventSource" => Translation::Fields(&["workload"], Values::Same),
-            "eventName" => Translation::Fields(&["Name"], Values::Same),
-            "status" => Translation::Fields(&["operation"], Values::Raised),
-            _ => Translation::Own,
-        },
-        Dialect::Entra => translate_entra(name),
-    }
-}
-
-fn translate_entra(name: &str) -> Translation {
-    let lower = name.to_ascii_lowercase();
-    let bare = lower.strip_prefix("properties.").unwrap_or(&lower);
-    let (fields, values): (&'static [&'static str], Values) = match bare {
-        "message" | "operationname" | "activitydisplayname" | "activitytype" => (&["operation_key"], Values::Operation),
-        "resulttype" | "status.errorcode" => (&["error_number"], Values::Same),
-        "status" | "result" => (&["outcome"], Values::Outcome),
-        "category" => (&["ExtendedProperties.extendedAuditEventCategory"], Values::Category),
-        "useragent" => (&["user_agent"], Values::Same),
-        "userprincipalname" | "username" | "initiatedby.user.userprincipalname" => (&["user_id"], Values::Same),
-        "ipaddress" | "calleripaddress" | "initiatedby.user.ipaddress" => (&["client_ip"], Values::Same),
-        "appid" => (&["app_id"], Values::Same),
-        "targetresources" => (&["Target", "ModifiedProperties", "ObjectId"], Values::Same),
-        "targetresources.modifiedproperties"
-        | "targetresources.modifiedproperties.newvalue"
-        | "targetresources.modifiedproperties.displayname" => (&["ModifiedProperties"], Values::Same),
-        "additionaldetails" => (&["ExtendedProperties.additionalDetails"], Values::Same),
-        "consentcontext.isadminconsent" => (&["ModifiedProperties.ConsentContext.IsAdminConsent"], Values::Same),
-        "devicedetail.iscompliant" => {
-            (&["DeviceProperties.IsCompliant", "DeviceProperties.IsCompliantAndManaged"], Values::Same)
-        }
-        "devicedetail.deviceid" => (&["DeviceProperties.Id"], Values::Same),
-        "devicedetail.trusttype" => (&["DeviceProperties.TrustType"], Values::Same),
-        "resultdescription" | "loggedbyservice" => return Translation::Implied,
-        _ if PORTAL_ONLY.contains(&bare) => return Translation::NoData,
-        _ => return Translation::Own,
-    };
-    Translation::Fields(fields, values)
-}
-
-/// Names of the portals, in lower case, for which the unified audit log has nothing.
-const PORTAL_ONLY: &[&str] = &[
-    "activitydetails",
-    "additionaldetails.additionalinfo",
-    "appdisplayname",
-    "authenticationprocessingdetails",
-    "authenticationrequirement",
-    "clientapp",
-    "clientappused",
-    "conditionalaccesspolicies",
-    "conditionalaccessstatus",
-    "homeforest",
-    "hometenantid",
-    "initiatedby",
-    "location",
-    "location.countryorregion",
-    "networklocationdetails",
-    "resourcedisplayname",
-    "resourceid",
-    "resourcetenantid",
-    "riskeventtype",
-    "risklevel",
-    "riskstate",
-    "targetresources.type",
-    "targetusername",
-    "tokenissuertype",
-];

@@ -5,6 +5,7 @@ use schemas::finding::Level;
 use schemas::path::Path;
 
 use super::condition::Detection;
+pub use super::predicate::Comparison;
 use super::text::Template;
 
 /// One rule.
@@ -28,6 +29,8 @@ pub struct Rule {
     pub needs: Needs,
     /// What it selects. A correlation selects through the rules it names.
     pub kind: Kind,
+    /// The correlations inside it, the innermost first; empty where it only refers to detection rules.
+    pub stages: Vec<Stage>,
     /// Names of the fields that identify what the rule groups by, as written, in order.
     pub group_by: Vec<String>,
     /// When satisfied windows of one group are nearer than this, they are one episode.
@@ -35,8 +38,8 @@ pub struct Rule {
     pub operator: Operator,
     /// How much a record counts for in a sum: a path to a number; none counts 1.
     pub weight: Option<Path>,
-    /// What the operator compares: the field of `value_count`, of a new value, of `x-outside`.
-    pub value: Option<Path>,
+    /// What the operator compares: the fields of `value_count` and its kin, of a new value. Several make one value.
+    pub values: Vec<Path>,
     /// Keep only matches with a mail address or domain here that is not known to be the tenant's own.
     pub outside: Option<Path>,
     /// Whether the rule makes findings by itself. A rule that correlations refer to does not, unless it says `generate: true`.
@@ -82,16 +85,46 @@ pub struct Needs {
 pub enum Kind {
     /// A Sigma detection rule.
     Detection(Box<Detection>),
-    /// A correlation of detection rules, by name; with the paths of its group key for each, where aliases differ.
+    /// A correlation of detection rules, by name, directly or by way of other correlations.
     Correlation { members: Vec<Member>, learn_from: Vec<String> },
 }
 
-/// One rule that a correlation refers to.
+/// One detection rule that a correlation looks at.
 #[derive(Clone, Debug)]
 pub struct Member {
+    /// What the operator calls it: the rule's name, or the way to it: `inner_correlation/rule`.
     pub name: String,
-    /// The group key's paths for this member, in the order of `group_by`.
+    /// The detection rule's name.
+    pub rule: String,
+    /// Ids of the correlations on the way: their exceptions hold as well.
+    pub through: Vec<String>,
+    /// The paths of the group key of the correlation that refers to it, in the order of its `group_by`.
     pub group_by: Vec<Path>,
+    /// For a rule of an inner correlation: which parts of that key make the keys of the correlations around it, from
+    /// the outside in.
+    pub levels: Vec<Vec<usize>>,
+    /// What the correlation that refers to it compares and counts.
+    pub reads: Reads,
+    pub values: Vec<Path>,
+    pub weight: Option<Path>,
+}
+
+/// A correlation inside another one.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// The way to it: its name, after those of the correlations around it.
+    pub name: String,
+    pub operator: Operator,
+    /// Which parts of its group key the correlation around it compares.
+    pub exposes: Vec<usize>,
+}
+
+/// What an operator reads of a record beside its time, id and weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    Nothing,
+    Texts,
+    Numbers,
 }
 
 /// When matches become a finding. Every operator is a function of the set of matches.
@@ -107,6 +140,8 @@ pub enum Operator {
     Temporal { at_least: usize, timespan: TimeDelta },
     /// All member rules, in this order (equal times in any order), within the timespan.
     TemporalOrdered { members: Vec<String>, timespan: TimeDelta },
+    /// A measure within bounds, within the timespan, where more records may make that false again.
+    Aggregate(Aggregate),
     /// A value that the group has not shown on any earlier day within the history.
     NewValue(NewValue),
     /// More weight within the timespan than the group's own history explains.
@@ -116,6 +151,78 @@ pub enum Operator {
     /// are not configured, in the shard "": it stands unless all of them were seen as mailbox owners' domains, and is
     /// retracted when they turn out to be the tenant's own.
     Outside,
+}
+
+/// A measure of the records in a window, and what it must be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    pub measure: Measure,
+    /// All of them hold.
+    pub bounds: Vec<Bound>,
+    pub timespan: TimeDelta,
+}
+
+/// What is measured. Numbers are decimals to the millionth, so that their sum does not depend on the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// The weights of distinct event ids.
+    Events,
+    /// Distinct values.
+    Values,
+    /// Distinct member rules.
+    Rules,
+    Sum,
+    Average,
+    /// The value at so many millionths of a percent, by the nearest rank.
+    Percentile(i64),
+    /// The share of some value among all, in percent: one of them is within the bounds.
+    Share,
+}
+
+/// One bound, in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    pub comparison: Comparison,
+    pub millionths: i128,
+}
+
+impl Operator {
+    /// Whether it is a condition that more records can only make truer, and therefore one that correlations of
+    /// correlations can rest on.
+    pub fn only_grows(&self) -> bool {
+        matches!(
+            self,
+            Operator::EventCount { .. }
+                | Operator::ValueCount { .. }
+                | Operator::Temporal { .. }
+                | Operator::TemporalOrdered { .. }
+        )
+    }
+
+    /// How long a window is; nothing for those without one.
+    pub fn timespan(&self) -> TimeDelta {
+        match self {
+            Operator::EventCount { timespan, .. }
+            | Operator::ValueCount { timespan, .. }
+            | Operator::Temporal { timespan, .. }
+            | Operator::TemporalOrdered { timespan, .. } => *timespan,
+            Operator::Aggregate(aggregate) => aggregate.timespan,
+            Operator::Spike(spike) => spike.timespan,
+            Operator::Each | Operator::NewValue(_) | Operator::Outside => TimeDelta::zero(),
+        }
+    }
+
+    pub fn reads(&self) -> Reads {
+        match self {
+            Operator::ValueCount { .. } | Operator::NewValue(_) => Reads::Texts,
+            Operator::Aggregate(aggregate) => match aggregate.measure {
+                Measure::Events | Measure::Rules => Reads::Nothing,
+                Measure::Values | Measure::Share => Reads::Texts,
+                Measure::Sum | Measure::Average | Measure::Percentile(_) => Reads::Numbers,
+            },
+            _ => Reads::Nothing,
+        }
+    }
 }
 
 /// A value new to the group. Day-resolved: only observations on days before the trigger's day count, so the order of

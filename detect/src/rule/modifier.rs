@@ -45,53 +45,64 @@ pub struct Modifiers {
     pub cased: bool,
     pub negated: bool,
     pub any_dash: bool,
+    /// `%name%` stands for the values of a list.
+    pub expand: bool,
 }
 
-const NAMES: &[&str] = &[
-    "all",
-    "base64",
-    "base64offset",
-    "cased",
-    "cidr",
-    "contains",
-    "day",
-    "dotall",
-    "endswith",
-    "exists",
-    "expand",
-    "fieldref",
-    "gt",
-    "gte",
-    "hour",
-    "i",
-    "ignorecase",
-    "lt",
-    "lte",
-    "m",
-    "minute",
-    "month",
-    "multiline",
-    "neq",
-    "re",
-    "s",
-    "startswith",
-    "utf16",
-    "utf16be",
-    "utf16le",
-    "week",
-    "wide",
-    "windash",
-    "year",
+impl Default for Modifiers {
+    /// What a line without modifiers asks.
+    fn default() -> Modifiers {
+        let how = How::Text { affix: Affix::Whole, encodings: Vec::new() };
+        Modifiers { how, all: false, cased: false, negated: false, any_dash: false, expand: false }
+    }
+}
+
+/// Every modifier and what it means, in the order of the documentation.
+pub const MODIFIERS: &[(&str, &str)] = &[
+    ("contains", "a part of the text; wildcards stay active"),
+    ("startswith", "the beginning of the text"),
+    ("endswith", "the end of the text"),
+    ("all", "every listed value, not any; at least two"),
+    ("cased", "with regard to case"),
+    ("neq", "negates the line; holds for an absent field"),
+    ("exists", "the field is there, whatever its value; alone"),
+    ("re", "regular expression, found anywhere, with regard to case"),
+    ("i", "after re: without regard to case"),
+    ("ignorecase", "the same as i"),
+    ("m", "after re: ^ and $ at every line"),
+    ("multiline", "the same as m"),
+    ("s", "after re: the dot takes line breaks"),
+    ("dotall", "the same as s"),
+    ("windash", "- or / before a word stands for both and three long dashes"),
+    ("wide", "UTF-16, little endian, before base64"),
+    ("utf16le", "the same as wide"),
+    ("utf16be", "UTF-16, big endian, before base64"),
+    ("utf16", "UTF-16 with a byte order mark, before base64"),
+    ("base64", "the text in base64"),
+    ("base64offset", "the text inside longer base64; with contains"),
+    ("lt", "a smaller number"),
+    ("lte", "a smaller number, or the same"),
+    ("gt", "a greater number"),
+    ("gte", "a greater number, or the same"),
+    ("minute", "minute of a time, UTC"),
+    ("hour", "hour of a time, UTC"),
+    ("day", "day of the month of a time, UTC"),
+    ("week", "ISO week of a time, UTC, 1 to 53"),
+    ("month", "month of a time, UTC"),
+    ("year", "year of a time, UTC"),
+    ("cidr", "an address inside a network"),
+    ("fieldref", "another field of the record"),
+    ("expand", "%name% stands for the values of a list"),
 ];
 
 /// Reads the modifiers after a field; `place` gives each one's place by its position. Problems are reported; none is
 /// returned then.
 pub fn parse(names: &[&str], place: &dyn Fn(usize) -> Place, problems: &mut Problems<'_>) -> Option<Modifiers> {
-    let how = How::Text { affix: Affix::Whole, encodings: Vec::new() };
-    let mut modifiers = Modifiers { how, all: false, cased: false, negated: false, any_dash: false };
+    let mut modifiers = Modifiers::default();
+    let known = || MODIFIERS.iter().map(|(name, _)| *name);
     let mut first = true;
     for (index, name) in names.iter().enumerate() {
-        if !NAMES.contains(name) {
+        if !known().any(|known| known == *name) {
             let message = match *name {
                 "" => "a modifier is missing after '|'".to_owned(),
                 "near" | "count" | "sum" | "min" | "max" | "avg" => {
@@ -99,15 +110,14 @@ pub fn parse(names: &[&str], place: &dyn Fn(usize) -> Place, problems: &mut Prob
                 }
                 _ => format!("'{name}' is not a modifier"),
             };
-            problems.add_name(Code::UnknownModifier, place(index), message, name, NAMES.iter().copied());
+            problems.add_name(Code::UnknownModifier, place(index), message, name, known());
             return None;
         }
         if let Err(message) = apply(&mut modifiers, name, first) {
-            let code = if *name == "expand" { Code::Unsupported } else { Code::InvalidModifier };
-            problems.add(code, place(index), message);
+            problems.add(Code::InvalidModifier, place(index), message);
             return None;
         }
-        first &= matches!(*name, "all" | "neq" | "cased");
+        first &= matches!(*name, "all" | "neq" | "cased" | "expand");
     }
     if let Err(message) = check(&modifiers, names.len()) {
         problems.add(Code::InvalidModifier, place(0), message);
@@ -137,9 +147,7 @@ fn apply(modifiers: &mut Modifiers, name: &str, first: bool) -> Result<(), Strin
         "neq" => modifiers.negated = true,
         "cased" => modifiers.cased = true,
         "windash" => modifiers.any_dash = true,
-        "expand" => {
-            return Err("there are no lists for 'expand' yet: write the values out in a list of their own".to_owned());
-        }
+        "expand" => modifiers.expand = true,
         "contains" => affix(&mut modifiers.how, name, Affix::Contains)?,
         "startswith" => affix(&mut modifiers.how, name, Affix::StartsWith)?,
         "endswith" => affix(&mut modifiers.how, name, Affix::EndsWith)?,

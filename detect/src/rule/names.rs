@@ -5,6 +5,7 @@
 
 use schemas::field::{self, FIELDS, FieldId};
 
+use super::condition::Occurs;
 use super::report::{Code, Problems, distance, nearest};
 use super::yaml::Place;
 
@@ -54,6 +55,15 @@ const RECORD_NAMES: &[&str] = &[
     "Verdict", "Version", "WebId", "Workload", "recipientCount", "recipientList",
 ];
 
+/// Whether records can have a field of that name.
+pub fn occurs(name: &str) -> Occurs {
+    if field::by_name(name).is_some() {
+        return Occurs::Normalised;
+    }
+    let first = name.split(['.', '[']).next().unwrap_or(name);
+    if RECORD_NAMES.contains(&first) { Occurs::Recorded } else { Occurs::Unheard }
+}
+
 /// How far a slip may be from the name that was meant.
 const SLIP_MAX: usize = 2;
 
@@ -72,7 +82,18 @@ pub fn check(name: &str, place: Place, problems: &mut Problems<'_>) -> Option<Fi
         }
         return None;
     }
-    let first = name.split('.').next().unwrap_or(name);
+    let mut rest = name;
+    while let Some((_, tail)) = rest.split_once('[') {
+        let selector =
+            tail.split_once(']').filter(|(inner, _)| inner.split_once('=').is_some_and(|(key, _)| !key.is_empty()));
+        let Some((_, after)) = selector.filter(|(_, after)| after.is_empty() || after.starts_with('.')) else {
+            let message = "members of a list are selected as 'Target[Type=2].ID', by one key and its value";
+            problems.add(Code::UnknownField, place, message);
+            return None;
+        };
+        rest = after;
+    }
+    let first = name.split(['.', '[']).next().unwrap_or(name);
     if first.trim() != first || first.is_empty() {
         problems.add(Code::UnknownField, place, format!("'{}' is not a field name", name.escape_debug()));
         return None;

@@ -56,6 +56,10 @@ impl Pattern {
         self.tokens.iter().any(|token| !matches!(token, Token::Char(_)))
     }
 
+    pub fn is_cased(&self) -> bool {
+        self.cased
+    }
+
     /// What stands there, wildcards left out; folded unless cased.
     pub fn letters(&self) -> String {
         let char = |token: &Token| match token {

@@ -2,7 +2,8 @@
 //! a rule; whatever is faster must agree with it.
 //!
 //! A field may have several values (arrays fan out). A test holds if any of them satisfies it; `all` asks that each
-//! listed value be satisfied by some value of the field; negation stands outside. Nothing here can fail.
+//! listed value be satisfied by some value of the field; negation stands outside. Nothing here can fail, and nothing is
+//! allocated for a rule that does not hold: values are looked at where they stand.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -16,7 +17,7 @@ use schemas::path::{Path, Scalar, for_each_leaf};
 use schemas::{Event, field};
 
 use super::condition::{OperationName, union};
-use super::pattern::{Pattern, fold_text};
+use super::pattern::{Pattern, fold, fold_text};
 
 /// A field of the record: the values of one path, or of several where a rule's dialect has one name for them.
 #[derive(Clone, Debug)]
@@ -31,20 +32,55 @@ pub struct FieldPath {
     segments: Vec<String>,
 }
 
+/// What is asked: a record, or one member of a list in it.
+#[derive(Clone, Copy)]
+pub enum Subject<'e> {
+    Record(&'e Event),
+    Member(Node<'e>),
+}
+
+impl<'e> Subject<'e> {
+    fn node(self) -> Node<'e> {
+        match self {
+            Subject::Record(event) => event.record(),
+            Subject::Member(node) => node,
+        }
+    }
+}
+
+/// Room for the values of a field, kept from one question to the next: a rule that does not match allocates nothing.
+#[derive(Default)]
+pub struct Scratch<'e> {
+    values: Vec<Scalar<'e>>,
+    others: Vec<Scalar<'e>>,
+}
+
 impl FieldPath {
     pub fn parse(text: &str) -> FieldPath {
-        let path = Path::parse(text);
-        let segments = if path.field().is_some() { Vec::new() } else { text.split('.').map(str::to_owned).collect() };
+        FieldPath::of(Path::parse(text), text)
+    }
+
+    /// A path inside a member of a list, where the names of `FIELDS` mean nothing.
+    pub fn of_member(text: &str) -> FieldPath {
+        FieldPath::of(Path::of_record(text), text)
+    }
+
+    fn of(path: Path, text: &str) -> FieldPath {
+        let is_plain = path.field().is_none() && !text.contains('[');
+        let segments = if is_plain { text.split('.').map(str::to_owned).collect() } else { Vec::new() };
         FieldPath { path, segments }
     }
 
     /// Appends the values; whether the field is there. A path that ends at an object, or at an array of objects, has
     /// no value of its own: then it has all values inside, which is how rules written for flattened records read it.
-    fn select<'a>(&self, event: &'a Event, out: &mut Vec<Scalar<'a>>) -> bool {
+    fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         let before = out.len();
-        let present = self.path.select(event, out);
+        let present = match subject {
+            Subject::Record(event) => self.path.select(event, out),
+            Subject::Member(node) => self.path.select_record(node, out),
+        };
         if present && out.len() == before && !self.segments.is_empty() {
-            leaves(event.record(), &self.segments, out);
+            leaves(subject.node(), &self.segments, out);
         }
         present
     }
@@ -64,10 +100,10 @@ fn leaves<'a>(node: Node<'a>, segments: &[String], out: &mut Vec<Scalar<'a>>) {
 }
 
 impl Field {
-    fn select<'a>(&self, event: &'a Event, out: &mut Vec<Scalar<'a>>) -> bool {
+    fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         let mut present = false;
         for path in &self.paths {
-            present |= path.select(event, out);
+            present |= path.select(subject, out);
         }
         present
     }
@@ -122,6 +158,7 @@ impl Number {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     Equal,
+    NotEqual,
     Less,
     LessOrEqual,
     Greater,
@@ -129,9 +166,15 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    fn holds(self, ordering: Option<Ordering>) -> bool {
+    /// Whether more only makes it truer.
+    pub fn is_lower(self) -> bool {
+        matches!(self, Comparison::Greater | Comparison::GreaterOrEqual)
+    }
+
+    pub fn holds(self, ordering: Option<Ordering>) -> bool {
         ordering.is_some_and(|ordering| match self {
             Comparison::Equal => ordering.is_eq(),
+            Comparison::NotEqual => ordering.is_ne(),
             Comparison::Less => ordering.is_lt(),
             Comparison::LessOrEqual => ordering.is_le(),
             Comparison::Greater => ordering.is_gt(),
@@ -198,29 +241,59 @@ pub enum Test {
     },
     /// Several forms of one value.
     AnyOf(Vec<Test>),
+    /// One of many whole texts without wildcards: folded, in order.
+    OneOf(Vec<String>),
+}
+
+/// From so many texts on, looking one up is quicker than comparing with each.
+const ONE_OF_MIN: usize = 8;
+
+/// Puts the plain texts of a long list where they are looked up.
+pub fn gathered(tests: Vec<Test>) -> Vec<Test> {
+    let is_plain = |test: &Test| matches!(test, Test::Text { pattern, number: None } if !pattern.has_wildcards() && !pattern.is_cased());
+    if tests.iter().filter(|test| is_plain(test)).count() < ONE_OF_MIN {
+        return tests;
+    }
+    let (plain, mut others): (Vec<Test>, Vec<Test>) = tests.into_iter().partition(is_plain);
+    let mut texts: Vec<String> = plain.iter().flat_map(Test::literals).flatten().collect();
+    texts.sort_unstable();
+    texts.dedup();
+    others.push(Test::OneOf(texts));
+    others
 }
 
 impl Test {
-    /// The only text it holds for, folded, if there is but one.
-    fn literal(&self) -> Option<String> {
+    /// The only texts it holds for, folded, if it is but some.
+    fn literals(&self) -> Option<Vec<String>> {
         match self {
-            Test::Text { pattern, .. } if !pattern.has_wildcards() => Some(fold_text(&pattern.letters())),
+            Test::Text { pattern, .. } if !pattern.has_wildcards() => Some(vec![fold_text(&pattern.letters())]),
+            Test::OneOf(texts) => Some(texts.clone()),
             _ => None,
         }
     }
 
-    fn holds(&self, values: &[Scalar<'_>], present: bool, event: &Event) -> bool {
+    fn holds<'e>(&self, scratch: &mut Scratch<'e>, present: bool, subject: Subject<'e>) -> bool {
         match self {
-            Test::Null => values.iter().all(|value| *value == Scalar::Null) || values.contains(&Scalar::Null),
-            Test::Exists(expected) => present == *expected,
-            Test::AnyOf(tests) => tests.iter().any(|test| test.holds(values, present, event)),
-            Test::Reference { field, affix, cased } => {
-                let mut others = Vec::new();
-                field.select(event, &mut others);
-                let is = |value: &Scalar<'_>, other: &Scalar<'_>| refers(value, other, *affix, *cased);
-                values.iter().any(|value| others.iter().any(|other| is(value, other)))
+            Test::Null => {
+                scratch.values.iter().all(|value| *value == Scalar::Null) || scratch.values.contains(&Scalar::Null)
             }
-            _ => values.iter().any(|value| self.holds_for(value)),
+            Test::Exists(expected) => present == *expected,
+            Test::AnyOf(tests) => tests.iter().any(|test| test.holds(scratch, present, subject)),
+            Test::Reference { field, affix, cased } => {
+                scratch.others.clear();
+                field.select(subject, &mut scratch.others);
+                let is = |value: &Scalar<'_>, other: &Scalar<'_>| refers(value, other, *affix, *cased);
+                scratch.values.iter().any(|value| scratch.others.iter().any(|other| is(value, other)))
+            }
+            _ => scratch.values.iter().any(|value| self.holds_for(value)),
+        }
+    }
+
+    /// Whether a text that stands anywhere in a record is what a keyword asks for.
+    fn holds_for_text(&self, text: &str) -> bool {
+        match self {
+            Test::AnyOf(tests) => tests.iter().any(|test| test.holds_for_text(text)),
+            _ => self.holds_for(&Scalar::Text(Cow::Borrowed(text))),
         }
     }
 
@@ -235,6 +308,11 @@ impl Test {
                 }
             }
             (Test::Text { pattern, .. }, _) => pattern.matches(&value.to_text()),
+            (Test::OneOf(texts), _) => {
+                let text = value.to_text();
+                let own = |known: &String| known.chars().cmp(text.chars().map(fold));
+                texts.binary_search_by(own).is_ok()
+            }
             (Test::Number(number), _) => {
                 Comparison::Equal.holds(Number::of(value).and_then(|own| own.compare(*number)))
             }
@@ -313,17 +391,23 @@ pub struct Item {
 }
 
 impl Item {
-    pub fn matches(&self, event: &Event) -> bool {
-        let mut values = Vec::new();
-        let present = match &self.field {
-            Some(field) => field.select(event, &mut values),
+    pub fn matches<'e>(&self, subject: Subject<'e>, scratch: &mut Scratch<'e>) -> bool {
+        let hit = match &self.field {
+            Some(field) => {
+                scratch.values.clear();
+                let present = field.select(subject, &mut scratch.values);
+                let mut held = self.tests.iter().map(|test| test.holds(scratch, present, subject));
+                if self.all { held.all(|held| held) } else { held.any(|held| held) }
+            }
             None => {
-                for_each_leaf(event.record(), &mut |text| values.push(Scalar::Text(Cow::Owned(text.to_owned()))));
-                true
+                let mut held = self.tests.iter().map(|test| {
+                    let mut found = false;
+                    for_each_leaf(subject.node(), &mut |text| found = found || test.holds_for_text(text));
+                    found
+                });
+                if self.all { held.all(|held| held) } else { held.any(|held| held) }
             }
         };
-        let mut held = self.tests.iter().map(|test| test.holds(&values, present, event));
-        let hit = if self.all { held.all(|held| held) } else { held.any(|held| held) };
         hit != self.negated
     }
 }
@@ -340,7 +424,8 @@ impl Item {
             None if path.segments == ["Operation"] => OperationName::Written,
             _ => return None,
         };
-        self.tests.iter().map(|test| Some(name(test.literal()?))).collect()
+        let texts: Vec<String> = self.tests.iter().map(Test::literals).collect::<Option<Vec<_>>>()?.concat();
+        Some(texts.into_iter().map(name).collect())
     }
 }
 
@@ -350,6 +435,26 @@ pub enum Search {
     Item(Item),
     All(Vec<Search>),
     Any(Vec<Search>),
+    Members(Box<Members>),
+}
+
+/// A search that one member of a list satisfies as a whole, or that each of them does.
+#[derive(Clone, Debug)]
+pub struct Members {
+    pub path: Path,
+    pub each: bool,
+    pub search: Search,
+}
+
+impl Members {
+    fn matches(&self, subject: Subject<'_>) -> bool {
+        let (mut members, mut held) = (0_usize, 0_usize);
+        self.path.for_each_member(subject.node(), &mut |member| {
+            members += 1;
+            held += usize::from(self.search.matches(Subject::Member(member), &mut Scratch::default()));
+        });
+        held > 0 && (!self.each || held == members)
+    }
 }
 
 impl Search {
@@ -359,14 +464,16 @@ impl Search {
             Search::Item(item) => item.operations(),
             Search::All(parts) => parts.iter().find_map(Search::operations),
             Search::Any(parts) => union(parts.iter().map(Search::operations)),
+            Search::Members(_) => None,
         }
     }
 
-    pub fn matches(&self, event: &Event) -> bool {
+    pub fn matches<'e>(&self, subject: Subject<'e>, scratch: &mut Scratch<'e>) -> bool {
         match self {
-            Search::Item(item) => item.matches(event),
-            Search::All(parts) => parts.iter().all(|part| part.matches(event)),
-            Search::Any(parts) => parts.iter().any(|part| part.matches(event)),
+            Search::Item(item) => item.matches(subject, scratch),
+            Search::All(parts) => parts.iter().all(|part| part.matches(subject, scratch)),
+            Search::Any(parts) => parts.iter().any(|part| part.matches(subject, scratch)),
+            Search::Members(members) => members.matches(subject),
         }
     }
 }

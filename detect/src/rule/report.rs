@@ -12,7 +12,7 @@ use super::yaml::Place;
 const REPORTS_MAX: usize = 1_000;
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $code:ident $name:literal;)*) => {
+    ($($(#[$doc:meta])* $code:ident $name:literal $label:literal;)*) => {
         /// The kind of a problem. Its text is stable: scripts and documentation may refer to it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -22,43 +22,50 @@ macro_rules! codes {
             pub fn as_str(self) -> &'static str {
                 match self { $(Code::$code => concat!("harrier::rule::", $name)),* }
             }
+
+            /// What is written under the place of a problem.
+            fn label(self) -> &'static str {
+                match self { $(Code::$code => $label),* }
+            }
         }
     };
 }
 
 codes! {
     /// Not YAML.
-    Syntax "syntax";
+    Syntax "syntax" "cannot be read";
     /// One of the named limits.
-    Limit "limit";
-    RepeatedKey "repeated_key";
+    Limit "limit" "too much";
+    RepeatedKey "repeated_key" "the second one";
     /// A key that must be there is not.
-    MissingKey "missing_key";
+    MissingKey "missing_key" "something is missing here";
     /// A key that means nothing here, most likely misspelt.
-    UnknownKey "unknown_key";
+    UnknownKey "unknown_key" "means nothing here";
     /// A value of another type or form than its key asks for.
-    InvalidValue "invalid_value";
+    InvalidValue "invalid_value" "this value";
     /// Two rules with one id or name.
-    Duplicate "duplicate";
-    UnknownLogsource "unknown_logsource";
-    UnknownField "unknown_field";
+    Duplicate "duplicate" "the second one";
+    UnknownLogsource "unknown_logsource" "no such records";
+    UnknownField "unknown_field" "no such field";
     /// The field exists where the rule comes from, and not in the records harrier reads.
-    NoSuchData "no_such_data";
-    UnknownModifier "unknown_modifier";
+    NoSuchData "no_such_data" "harrier does not see this";
+    UnknownModifier "unknown_modifier" "no such modifier";
     /// Modifiers that do not go together, or not with this value.
-    InvalidModifier "invalid_modifier";
+    InvalidModifier "invalid_modifier" "does not fit";
     /// A value that can never be compared with the field's.
-    TypeMismatch "type_mismatch";
-    InvalidRegex "invalid_regex";
-    InvalidCondition "invalid_condition";
-    UnknownIdentifier "unknown_identifier";
+    TypeMismatch "type_mismatch" "can never be equal";
+    InvalidRegex "invalid_regex" "this expression";
+    InvalidCondition "invalid_condition" "here";
+    UnknownIdentifier "unknown_identifier" "no such search";
     /// Sigma of before 2.0; the message says what to write today.
-    Legacy "legacy";
+    Legacy "legacy" "written for an older Sigma";
     /// Part of Sigma, and refused with the reason.
-    Unsupported "unsupported";
-    UnknownRule "unknown_rule";
-    InvalidTemplate "invalid_template";
-    InvalidTuning "invalid_tuning";
+    Unsupported "unsupported" "not possible here";
+    UnknownRule "unknown_rule" "no such rule";
+    /// A placeholder that no list answers to.
+    UnknownList "unknown_list" "no such list";
+    InvalidTemplate "invalid_template" "this placeholder";
+    InvalidTuning "invalid_tuning" "here";
 }
 
 /// One problem.
@@ -100,7 +107,7 @@ impl Diagnostic for Report {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let label = match &self.nearest {
             Some(nearest) => format!("did you mean '{nearest}'?"),
-            None => "here".to_owned(),
+            None => self.code.label().to_owned(),
         };
         let span = SourceSpan::new(self.place.offset.into(), self.place.length);
         Some(Box::new(std::iter::once(LabeledSpan::new_with_span(Some(label), span))))
@@ -211,8 +218,27 @@ impl<'e> Problems<'e> {
         self.note(code, place, message.into(), nearest, None);
     }
 
+    /// The same, with what to do if none of them is meant.
+    pub fn add_name_help<'n>(
+        &mut self,
+        code: Code,
+        place: Place,
+        message: impl Into<String>,
+        name: &str,
+        valid: impl IntoIterator<Item = &'n str>,
+        help: &str,
+    ) {
+        let nearest = nearest(name, valid).map(str::to_owned);
+        self.note(code, place, message.into(), nearest, Some(help.to_owned()));
+    }
+
     fn note(&mut self, code: Code, place: Place, message: String, nearest: Option<String>, help: Option<String>) {
         let (file, text) = (self.file, self.text);
+        // The values of one list may all be wrong for the same reason, at the place where the list is used.
+        let is_known = |last: &Report| last.file == file && last.place == place && last.message == message;
+        if self.errors.reports.last().is_some_and(is_known) {
+            return;
+        }
         let source = self.source.get_or_insert_with(|| Arc::new(NamedSource::new(file, text.to_owned()))).clone();
         self.errors.push(Report { code, file: file.to_owned(), place, message, nearest, help, source });
     }

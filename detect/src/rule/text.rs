@@ -1,4 +1,5 @@
-//! Texts with placeholders: `{user_id} created a rule that forwards to {Parameters.ForwardTo}`.
+//! Texts with placeholders: `{user_id} created a rule that forwards to {Parameters.ForwardTo}`. `{a|b}` is the first of
+//! several fields that has a value.
 //!
 //! The values are written by attackers. What comes out is for a person's eyes ([`Quoting::Plain`]) or for a shell
 //! ([`Quoting::PowerShell`]), and in neither may a value act: in plain text everything that moves the cursor, breaks
@@ -35,7 +36,8 @@ pub struct Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Literal(String),
-    Field(String),
+    /// The first of these that has a value.
+    Field(Vec<String>),
 }
 
 /// Why a text is not a template: the rule author's mistake, at a byte of the text.
@@ -86,12 +88,14 @@ impl Template {
                 let Some(end) = inner.find('}') else {
                     return Err(InvalidTemplate { offset, kind: InvalidTemplateKind::Unclosed });
                 };
-                let name = inner[..end].trim();
-                check_name(name).map_err(|kind| InvalidTemplate { offset, kind })?;
+                let names: Vec<String> = inner[..end].split('|').map(|name| name.trim().to_owned()).collect();
+                for name in &names {
+                    check_name(name).map_err(|kind| InvalidTemplate { offset, kind })?;
+                }
                 if !literal.is_empty() {
                     pieces.push(Piece::Literal(std::mem::take(&mut literal)));
                 }
-                pieces.push(Piece::Field(name.to_owned()));
+                pieces.push(Piece::Field(names));
                 rest = &inner[end + 1..];
             }
         }
@@ -109,7 +113,7 @@ impl Template {
         for piece in &template.pieces {
             match piece {
                 Piece::Literal(literal) => literal.chars().for_each(|c| shell.step(c)),
-                Piece::Field(name) => {
+                Piece::Field(names) => {
                     let kind = match shell.place {
                         _ if shell.unsupported => InvalidTemplateKind::Unsupported,
                         Place::Single | Place::Double => InvalidTemplateKind::InsideQuotes,
@@ -119,7 +123,7 @@ impl Template {
                             continue;
                         }
                     };
-                    let offset = text.find(&format!("{{{name}")).unwrap_or_default();
+                    let offset = names.first().and_then(|name| text.find(&format!("{{{name}"))).unwrap_or_default();
                     return Err(InvalidTemplate { offset, kind });
                 }
             }
@@ -129,10 +133,11 @@ impl Template {
 
     /// The names of its placeholders, in order, each as often as it occurs.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Field(name) => Some(name.as_str()),
-            Piece::Literal(_) => None,
-        })
+        let names = self.pieces.iter().map(|piece| match piece {
+            Piece::Field(names) => names.as_slice(),
+            Piece::Literal(_) => &[],
+        });
+        names.flatten().map(String::as_str)
     }
 
     /// The text with values in place of placeholders.
@@ -141,11 +146,12 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(literal) => out.push_str(literal),
-                Piece::Field(name) => {
-                    let values = values.get(name).map_or(&[][..], Vec::as_slice);
+                Piece::Field(names) => {
+                    let found = names.iter().filter_map(|name| values.get(name)).find(|values| !values.is_empty());
+                    let values = found.map_or(&[][..], Vec::as_slice);
                     match quoting {
                         Quoting::Plain => plain(values, &mut out),
-                        Quoting::PowerShell => powershell(name, values, &mut out),
+                        Quoting::PowerShell => powershell(names.first().map_or("", String::as_str), values, &mut out),
                     }
                 }
             }
@@ -288,6 +294,9 @@ mod tests {
             ("by {v}.", &[], "by unknown."),
             ("'{v}'", &[""], "'\"\"'"),
             ("", &[], ""),
+            ("{w|v}", &["x"], "x"),
+            ("{v | w}", &["x"], "x"),
+            ("{w|u}", &["x"], "unknown"),
         ] {
             assert_eq!(render(template, values, Quoting::Plain), expected, "{template}");
         }
@@ -338,6 +347,7 @@ mod tests {
             ("a{ }", 1, Empty),
             ("{a{b}", 0, InvalidName),
             ("{a'b}", 0, InvalidName),
+            ("{a|}", 0, Empty),
         ] {
             assert_eq!(Template::parse(text), Err(InvalidTemplate { offset, kind }), "{text}");
         }

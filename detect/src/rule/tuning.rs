@@ -6,6 +6,9 @@
 //! [level]
 //! "rule-id-or-name" = "low"
 //!
+//! [list]
+//! Administrators = ["ana@contoso.com", "adm_*"]
+//!
 //! [[exception]]
 //! rule = "rule-id-or-name"
 //! field = "client_ip"
@@ -26,7 +29,7 @@ use serde::Deserialize;
 
 use super::names;
 use super::pattern::Pattern;
-use super::predicate::{Field, FieldPath, Item, Number, Test};
+use super::predicate::{Field, FieldPath, Item, Number, Scratch, Subject, Test};
 use super::report::{Code, Problems, RuleErrors};
 use super::yaml::Place;
 
@@ -38,6 +41,8 @@ pub struct Tuning {
     pub(super) disable: Vec<(String, Place)>,
     pub(super) levels: Vec<(String, Level, Place)>,
     pub(super) exceptions: Vec<Exception>,
+    /// Named lists of values, in the place of those that rule files define.
+    pub(super) lists: BTreeMap<String, Vec<String>>,
 }
 
 /// Records that a rule does not want.
@@ -55,7 +60,8 @@ pub struct Exception {
 impl Exception {
     /// Whether the rule must not see the record.
     pub fn excludes(&self, event: &Event) -> bool {
-        self.expires.is_none_or(|last| event.time().date_naive() <= last) && self.item.matches(event)
+        self.expires.is_none_or(|last| event.time().date_naive() <= last)
+            && self.item.matches(Subject::Record(event), &mut Scratch::default())
     }
 }
 
@@ -66,6 +72,8 @@ struct Raw {
     disable: Vec<toml::Spanned<String>>,
     #[serde(default)]
     level: BTreeMap<toml::Spanned<String>, toml::Spanned<String>>,
+    #[serde(default)]
+    list: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     exception: Vec<RawException>,
 }
@@ -108,6 +116,7 @@ impl Tuning {
         let text = self.text.clone();
         let at = |span: std::ops::Range<usize>| place(&text, span);
         self.disable = raw.disable.into_iter().map(|rule| (rule.get_ref().clone(), at(rule.span()))).collect();
+        self.lists = raw.list;
         for (rule, level) in raw.level {
             let found = Level::ALL.into_iter().find(|known| known.as_str() == level.get_ref().as_str());
             match found {

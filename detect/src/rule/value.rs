@@ -4,11 +4,11 @@
 
 use schemas::field::{FieldId, Kind};
 
-use super::logsource::Values;
+use super::detection::{Scope, resolve};
+use super::dialect::Values;
 use super::modifier::{Encoding, How, Modifiers};
-use super::names;
 use super::pattern::Pattern;
-use super::predicate::{Affix, Field, FieldPath, Number, Test};
+use super::predicate::{Affix, Number, Test};
 use super::report::{Code, Problems};
 use super::yaml::{Node, Value};
 
@@ -24,6 +24,8 @@ pub struct Target<'t> {
     pub field: Option<FieldId>,
     /// How a dialect writes the values.
     pub values: Values,
+    /// Where the names of other fields are looked for.
+    pub scope: &'t Scope<'t>,
 }
 
 /// Compiles one value. Problems are reported.
@@ -111,12 +113,7 @@ fn test(
         How::Regex { flags } => Test::Regex(regex(text(node)?, flags)?),
         How::Reference(affix) => {
             let name = text(node)?;
-            let before = problems.count();
-            names::check(name, node.place, problems);
-            if problems.count() > before {
-                return Ok(None);
-            }
-            let field = Field { paths: vec![FieldPath::parse(name)] };
+            let Some((field, ..)) = resolve(name, node.place, target.scope, problems) else { return Ok(None) };
             Test::Reference { field, affix: *affix, cased: modifiers.cased }
         }
         How::Text { affix, encodings } => return plain(node, *affix, encodings, modifiers, target).map(Some),
@@ -185,6 +182,11 @@ fn plain(
         // Part of a text: YAML took the quotes away that the author did not write.
         Value::Integer(integer) if encodings.is_empty() => integer.to_string(),
         Value::Float(float) if encodings.is_empty() => float.to_string(),
+        _ if !is_plain && !keyword => {
+            let message =
+                format!("this modifier looks inside texts, and here is {}: quote it if it is a text", node.kind());
+            return refused(Code::InvalidValue, message);
+        }
         _ => return refused(Code::InvalidValue, format!("expected text here, not {}", node.kind())),
     };
     let text = match target.values {

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtime::clock::Clock;
-use runtime::log::{Consumer, Input, Log, Output, ReadLimit, To, Topic, Txn};
+use runtime::log::{Consumer, Input, Log, Message, Output, ReadLimit, StateChange, To, Topic, Txn};
 use runtime::metrics::Metrics;
 use schemas::Finding;
 use schemas::envelope::Heartbeat;
 use schemas::json::key_hash;
 use schemas::message::{FindingMessage, Match, MatchMessage, Observation};
+use schemas::tenant::Tenant;
 
 use super::Error;
 use super::layout::{Found, Layout};
 use super::partitions::Worker;
+use super::rule_books::{Compiler, Editions};
 use crate::correlate::Shard;
-use crate::rule::{Rule, RuleSet};
+use crate::rule::Rule;
 use crate::shard_key;
 
 /// Most shards held in memory by one partition, about 1.5 kB each, and most members, episodes and sightings in them,
@@ -31,7 +33,9 @@ const STEP: ReadLimit = ReadLimit { messages: 8_000, bytes: 8 * 1024 * 1024 };
 
 pub(super) struct CorrelateWorker {
     partition: u32,
-    rules: HashMap<String, Arc<Rule>>,
+    compiler: Arc<Compiler>,
+    /// None until the first step.
+    editions: Option<Editions>,
     metrics: Arc<Metrics>,
     /// For a metric only; nothing that decides a finding looks at it.
     clock: Clock,
@@ -51,16 +55,63 @@ struct Held {
 }
 
 /// What came for one shard in one batch.
-#[derive(Default)]
 struct News {
+    /// As the newest of the sets has it that it came from. State is named after what a rule means, so they mean the same.
+    rule: Arc<Rule>,
+    epoch: u64,
     matches: Vec<Match>,
     observations: Vec<Observation>,
 }
 
+/// All that came in one batch, by shard.
+type NewsOf = BTreeMap<(String, u128), News>;
+
+/// What came for a shard of this rule.
+fn news_of<'n>(news: &'n mut NewsOf, tenant: &Tenant, rule: &Arc<Rule>, epoch: u64, shard: &str) -> &'n mut News {
+    let entry = news.entry((rule.id.clone(), shard_key(tenant, rule, shard)));
+    let news =
+        entry.or_insert_with(|| News { rule: rule.clone(), epoch, matches: Vec::new(), observations: Vec::new() });
+    if news.epoch < epoch {
+        (news.rule, news.epoch) = (rule.clone(), epoch);
+    }
+    news
+}
+
 impl CorrelateWorker {
-    pub(super) fn new(partition: u32, rules: &RuleSet, metrics: Arc<Metrics>, clock: Clock) -> CorrelateWorker {
-        let rules = rules.rules().iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
-        CorrelateWorker { partition, rules, metrics, clock, shards: HashMap::new(), layout: None, batch: 0 }
+    pub(super) fn new(partition: u32, compiler: Arc<Compiler>, metrics: Arc<Metrics>, clock: Clock) -> CorrelateWorker {
+        let (editions, layout) = (None, None);
+        CorrelateWorker { partition, compiler, editions, metrics, clock, shards: HashMap::new(), layout, batch: 0 }
+    }
+
+    /// Sorts messages by the shard they are for.
+    fn sort(&self, log: &dyn Log, editions: &mut Editions, messages: &[Message]) -> Result<Sorted, Error> {
+        let mut sorted = Sorted::default();
+        for message in messages {
+            let damaged =
+                || Error::Message { topic: Topic::Matches.name(), partition: self.partition, offset: message.offset };
+            match MatchMessage::decode(&message.value).map_err(|_| damaged())? {
+                MatchMessage::Match(found) => {
+                    let rule = editions.rule(found.epoch, &found.rule_id).ok_or_else(damaged)?;
+                    let news = news_of(&mut sorted.news, &found.tenant, rule, found.epoch, &found.shard);
+                    news.matches.push(found);
+                }
+                MatchMessage::Observation(seen) => {
+                    let rule = editions.rule(seen.epoch, &seen.rule_id).ok_or_else(damaged)?;
+                    let news = news_of(&mut sorted.news, &seen.tenant, rule, seen.epoch, &seen.shard);
+                    news.observations.push(seen);
+                }
+                // Nothing waits for completeness yet: every operator is decided by the records that are there.
+                MatchMessage::Mark(mark) => {
+                    self.metrics.engine.watermark.with([mark.tenant.as_str()]).set_time(mark.until)
+                }
+                MatchMessage::Heartbeat(sent) => sorted.heartbeat = Some(sent),
+                MatchMessage::Rules(rules) => editions.add(rules, &mut sorted.state)?,
+                MatchMessage::Followed(followed) => {
+                    editions.followed(&followed, log.partitions(), &mut sorted.state);
+                }
+            }
+        }
+        Ok(sorted)
     }
 
     /// Sees to it that these shards are in memory. All that are missing are read at once.
@@ -99,6 +150,14 @@ impl CorrelateWorker {
     }
 }
 
+/// One batch, sorted.
+#[derive(Default)]
+struct Sorted {
+    news: NewsOf,
+    heartbeat: Option<Heartbeat>,
+    state: Vec<StateChange>,
+}
+
 #[async_trait]
 impl Worker for CorrelateWorker {
     const CONSUMER: Consumer = Consumer::Correlate;
@@ -109,38 +168,20 @@ impl Worker for CorrelateWorker {
         let Some(last) = messages.last() else { return Ok(None) };
         let next = last.offset + 1;
         self.batch += 1;
-        let mut news: BTreeMap<(String, u128), News> = BTreeMap::new();
-        let mut heartbeat: Option<Heartbeat> = None;
-        for message in &messages {
-            let damaged =
-                Error::Message { topic: Topic::Matches.name(), partition: self.partition, offset: message.offset };
-            match MatchMessage::decode(&message.value).map_err(|_| damaged)? {
-                MatchMessage::Match(found) => {
-                    // A rule that was taken away since the match was made: nobody asks any more.
-                    let Some(rule) = self.rules.get(&found.rule_id) else { continue };
-                    let key = shard_key(&found.tenant, rule, &found.shard);
-                    news.entry((found.rule_id.clone(), key)).or_default().matches.push(found);
-                }
-                MatchMessage::Observation(seen) => {
-                    let Some(rule) = self.rules.get(&seen.rule_id) else { continue };
-                    let key = shard_key(&seen.tenant, rule, &seen.shard);
-                    news.entry((seen.rule_id.clone(), key)).or_default().observations.push(seen);
-                }
-                // Nothing waits for completeness yet: every operator is decided by the records that are there.
-                MatchMessage::Mark(mark) => {
-                    self.metrics.engine.watermark.with([mark.tenant.as_str()]).set_time(mark.until)
-                }
-                MatchMessage::Heartbeat(sent) => heartbeat = Some(sent),
-            }
-        }
+        let mut editions = match self.editions.take() {
+            Some(editions) => editions,
+            None => Editions::load(log, self.partition, self.compiler.clone()).await?,
+        };
+        let Sorted { news, heartbeat, state } = self.sort(log, &mut editions, &messages)?;
+        self.editions = Some(editions);
         self.load(log, news.keys().map(|(_, key)| *key)).await?;
-        let mut txn = Txn::default();
+        let mut txn = Txn { state, ..Txn::default() };
         let (batch, partition) = (self.batch, self.partition);
         let layout = self.layout.get_or_insert_default();
-        for ((rule_id, key), news) in news {
-            let (Some(rule), Some(held)) = (self.rules.get(&rule_id), self.shards.get_mut(&key)) else { continue };
+        for ((_, key), news) in news {
+            let Some(held) = self.shards.get_mut(&key) else { continue };
             held.used = batch;
-            let change = held.shard.apply(rule, &news.matches, &news.observations);
+            let change = held.shard.apply(&news.rule, &news.matches, &news.observations);
             let entries = held.shard.entries();
             let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
             self.metrics.engine.window_state_entries.add(grown);

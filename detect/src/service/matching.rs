@@ -1,7 +1,7 @@
 //! Match: admits the records of one partition and judges each against all rules.
 //!
-//! One step commits together: the offset, the verdicts of the batch, the matches, dead letters, and what admit
-//! remembers. So each record is admitted, judged and archived once or not at all.
+//! One step commits together: the offset, the verdicts of the batch, the matches, dead letters, what admit
+//! remembers, and which rule set is in force. So each record is admitted, judged and archived once or not at all.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -18,14 +18,16 @@ use schemas::message::{DeadLetter, MatchMessage, Verdict, Verdicts};
 
 use super::Error;
 use super::partitions::Worker;
+use super::rule_books::{Compiler, Follower};
 use super::sighted::{self, Sighted};
 use crate::admit::Admit;
-use crate::matcher::Matcher;
 use crate::rule::Kind;
 
 pub(super) struct MatchWorker {
     partition: u32,
-    matcher: Arc<Matcher>,
+    compiler: Arc<Compiler>,
+    /// None until the first step, and while a pass has it.
+    follower: Option<Follower>,
     sighted: Arc<Sighted>,
     metrics: Arc<Metrics>,
     admit: Admit,
@@ -34,11 +36,11 @@ pub(super) struct MatchWorker {
 impl MatchWorker {
     pub(super) fn new(
         partition: u32,
-        matcher: Arc<Matcher>,
+        compiler: Arc<Compiler>,
         sighted: Arc<Sighted>,
         metrics: Arc<Metrics>,
     ) -> MatchWorker {
-        MatchWorker { partition, matcher, sighted, metrics, admit: Admit::default() }
+        MatchWorker { partition, compiler, follower: None, sighted, metrics, admit: Admit::default() }
     }
 }
 
@@ -48,13 +50,24 @@ impl Worker for MatchWorker {
     const TOPIC: Topic = Topic::Records;
 
     async fn step(&mut self, log: &dyn Log, from: u64) -> Result<Option<u64>, Error> {
+        let mut follower = match self.follower.take() {
+            Some(follower) => follower,
+            None => Follower::load(log, self.partition, self.compiler.clone()).await?,
+        };
+        if follower.in_force().is_none() && !follower.begin(log, from).await? {
+            self.follower = Some(follower);
+            return Ok(None);
+        }
         let messages = log.read(Topic::Records, self.partition, from, ReadLimit::default()).await?;
-        let Some(last) = messages.last() else { return Ok(None) };
+        let Some(last) = messages.last() else {
+            self.follower = Some(follower);
+            return Ok(None);
+        };
         let next = last.offset + 1;
         let offsets = messages.iter().map(|message| message.offset).collect();
         let mut pass = Pass {
             partition: self.partition,
-            matcher: self.matcher.clone(),
+            follower,
             sighted: self.sighted.clone(),
             metrics: self.metrics.clone(),
             admit: std::mem::take(&mut self.admit),
@@ -73,10 +86,16 @@ impl Worker for MatchWorker {
             }
         };
         self.admit = pass.admit;
+        let mut follower = pass.follower;
         let observed = std::mem::take(&mut batch.observed);
         let heartbeat = batch.heartbeat.clone();
-        let txn = batch.into_txn(self.partition, from, next, self.admit.take_rows(from));
+        let mut txn = batch.into_txn(self.partition, from, next, self.admit.take_rows(from));
+        follower.take_into(&mut txn);
         log.commit(txn).await?;
+        if let Some(in_force) = follower.in_force() {
+            self.metrics.engine.rule_set_epoch.with([]).set_count(in_force.epoch);
+        }
+        self.follower = Some(follower);
         self.sighted.note(observed);
         self.metrics.log.commits.with([Self::CONSUMER.name()]).inc();
         if let Some(heartbeat) = heartbeat {
@@ -102,7 +121,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// at: thousands of parsed records at once would be megabytes for every partition.
 struct Pass {
     partition: u32,
-    matcher: Arc<Matcher>,
+    follower: Follower,
     sighted: Arc<Sighted>,
     metrics: Arc<Metrics>,
     admit: Admit,
@@ -122,6 +141,14 @@ impl Pass {
             match Envelope::decode(&message.value).map_err(|_| damaged)? {
                 Envelope::Mark(mark) => self.batch.mark(mark),
                 Envelope::Heartbeat(heartbeat) => self.batch.heartbeat(heartbeat),
+                Envelope::RulesOffered { book, again } => {
+                    self.batch.control();
+                    self.follower.offered(book, again);
+                }
+                Envelope::RulesInForce { epoch, book } => {
+                    self.batch.control();
+                    self.follower.follow(epoch, book)?;
+                }
                 Envelope::Record(received) => match Event::read(&received) {
                     Err(reason) => {
                         self.batch.codes.push(char::from(Verdict::Rejected as u8));
@@ -137,7 +164,8 @@ impl Pass {
             }
             self.messages.next();
         }
-        for rule in self.matcher.rules().rules().iter().filter(|rule| matches!(rule.kind, Kind::Detection(_))) {
+        let rules = self.follower.in_force().map_or(&[][..], |in_force| in_force.matcher.rules().rules());
+        for rule in rules.iter().filter(|rule| matches!(rule.kind, Kind::Detection(_))) {
             self.metrics.engine.rule_evaluations.with([&rule.id]).add(admitted);
         }
         self.metrics.engine.rule_batch_duration.observe(started.elapsed());
@@ -160,14 +188,17 @@ impl Pass {
             Verdict::Variant => self.metrics.ingest.variants.with(tenant).inc(),
             _ => {}
         }
+        // A step begins only where a set is in force.
+        let Some(in_force) = self.follower.in_force() else { return true };
         let mut found = Vec::new();
-        for rule_id in self.matcher.matches(event, &mut found) {
+        for rule_id in in_force.matcher.matches(event, &mut found) {
             self.metrics.engine.group_key_missing.with([&rule_id]).inc();
         }
-        for message in found {
-            match &message {
+        for mut message in found {
+            match &mut message {
                 // Each once, and none that the log has already.
                 MatchMessage::Observation(observation) => {
+                    observation.epoch = in_force.epoch;
                     let key = sighted::key(observation);
                     if !self.sighted.has(key) && self.batch.observed.insert(key) {
                         self.batch.observations.push(message);
@@ -175,11 +206,15 @@ impl Pass {
                     continue;
                 }
                 MatchMessage::Match(found) => {
+                    found.epoch = in_force.epoch;
                     let rule = [found.rule_id.as_str()];
                     self.metrics.engine.rule_matches.with(rule).inc();
                     self.metrics.engine.rule_last_match.with(rule).set_time(found.received);
                 }
-                MatchMessage::Mark(_) | MatchMessage::Heartbeat(_) => {}
+                MatchMessage::Mark(_)
+                | MatchMessage::Heartbeat(_)
+                | MatchMessage::Rules(_)
+                | MatchMessage::Followed(_) => {}
             }
             self.batch.matches.push(message);
         }
@@ -203,9 +238,13 @@ struct Batch {
 }
 
 impl Batch {
+    fn control(&mut self) {
+        self.codes.push(char::from(Verdict::Control as u8));
+    }
+
     /// Of several marks of one feed only the newest matters; that is what batching them means.
     fn mark(&mut self, mark: Mark) {
-        self.codes.push(char::from(Verdict::Control as u8));
+        self.control();
         let key = (mark.tenant.as_str().to_owned(), mark.content_type.clone());
         match self.marks.get(&key) {
             Some(known) if known.until >= mark.until => {}
@@ -216,7 +255,7 @@ impl Batch {
     }
 
     fn heartbeat(&mut self, heartbeat: Heartbeat) {
-        self.codes.push(char::from(Verdict::Control as u8));
+        self.control();
         if self.heartbeat.as_ref().is_none_or(|known| known.sent < heartbeat.sent) {
             self.heartbeat = Some(heartbeat);
         }
@@ -255,7 +294,8 @@ fn key_of(message: &MatchMessage) -> u128 {
     match message {
         MatchMessage::Match(found) => key_hash(&[found.tenant.as_str(), &found.rule_id, &found.shard]),
         MatchMessage::Observation(seen) => key_hash(&[seen.tenant.as_str(), &seen.rule_id, &seen.shard]),
-        MatchMessage::Mark(_) | MatchMessage::Heartbeat(_) => 0,
+        // These go everywhere, or to a partition by its number.
+        MatchMessage::Mark(_) | MatchMessage::Heartbeat(_) | MatchMessage::Rules(_) | MatchMessage::Followed(_) => 0,
     }
 }
 
@@ -283,10 +323,12 @@ fn dead_letter(received: Received, reason: &NotARecord) -> DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::{RuleSet, Source, Tuning};
     use runtime::log::LogError;
     use runtime::log::embedded::Embedded;
     use schemas::envelope::Origin;
+    use schemas::{RuleBook, RuleText};
+
+    use super::super::rule_books::offer;
 
     const RULES: &str = r#"
 title: Base
@@ -301,10 +343,7 @@ x-field: client_ip
 "#;
 
     fn worker(sighted: &Arc<Sighted>) -> MatchWorker {
-        let source = Source { file: "t.yml".into(), text: RULES.into() };
-        let rules = RuleSet::load(vec![source], &Tuning::default()).unwrap_or_else(|errors| panic!("{errors}"));
-        let matcher = Matcher::new(rules, BTreeMap::new());
-        MatchWorker::new(0, Arc::new(matcher), sighted.clone(), Metrics::new("test"))
+        MatchWorker::new(0, Arc::default(), sighted.clone(), Metrics::new("test"))
     }
 
     fn record(number: u32) -> Output {
@@ -335,6 +374,8 @@ x-field: client_ip
         let log = Embedded::open(&folder.path().join("log.sqlite"), 1).unwrap();
         let put = |outputs| log.commit(Txn { outputs, ..Txn::default() });
         put(vec![record(1), record(2)]).await.unwrap();
+        let rules = RuleText { file: "t.yml".into(), text: RULES.into() };
+        offer(&log, &RuleBook { files: vec![rules], ..RuleBook::default() }, false).await.unwrap();
 
         let sighted = Arc::new(Sighted::default());
         // It read from 1, but the log knows that nothing has been consumed yet.
@@ -343,10 +384,10 @@ x-field: client_ip
         assert_eq!(observations(&log).await, 0);
 
         let mut worker = worker(&sighted);
-        assert_eq!(worker.step(&log, 0).await.unwrap(), Some(2));
+        assert_eq!(worker.step(&log, 0).await.unwrap(), Some(3), "two records and the rules");
         assert_eq!(observations(&log).await, 1, "of two records that say the same");
         put(vec![record(3)]).await.unwrap();
-        assert_eq!(worker.step(&log, 2).await.unwrap(), Some(3));
+        assert_eq!(worker.step(&log, 3).await.unwrap(), Some(5));
         assert_eq!(observations(&log).await, 1, "what is committed is not said again");
     }
 }

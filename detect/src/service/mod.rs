@@ -8,6 +8,7 @@ mod correlating;
 mod layout;
 mod matching;
 mod partitions;
+mod rule_books;
 mod sighted;
 
 use std::sync::Arc;
@@ -17,10 +18,12 @@ use runtime::log::{Log, LogError};
 use runtime::metrics::Metrics;
 use runtime::shutdown::Shutdown;
 
+pub use rule_books::{BOOK_BYTES_MAX, compile, offer};
+
 use crate::admit::DamagedSegment;
 use crate::correlate::DamagedState;
-use crate::matcher::Matcher;
-use crate::rule::RuleSet;
+use crate::rule::RuleErrors;
+use rule_books::Compiler;
 
 /// What can end a service.
 #[derive(Debug, thiserror::Error)]
@@ -35,26 +38,29 @@ pub enum Error {
     /// A message of the log is not what its topic holds.
     #[error("offset {offset} of {topic}/{partition} is not what it should be")]
     Message { topic: &'static str, partition: u32, offset: u64 },
+    /// The rule set in force was offered by a harrier that knows more of the rule language than this one.
+    #[error(
+        "this harrier cannot read the rule set in force (epoch {epoch}); use the version that offered it: {errors}"
+    )]
+    Rules { epoch: u64, errors: RuleErrors },
+    /// What the log holds about rule sets cannot be read.
+    #[error("the state about rule sets is damaged")]
+    RuleState,
     /// A worker thread was lost: a defect of ours.
     #[error("a worker of the detector was lost")]
     Worker,
 }
 
-/// Runs both services until the end is asked for.
-pub async fn run(
-    log: Arc<dyn Log>,
-    rules: RuleSet,
-    matcher: Arc<Matcher>,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    shutdown: Shutdown,
-) -> Result<(), Error> {
+/// Runs both services until the end is asked for. They judge by the rule set that the log says is in force: see
+/// [`offer`].
+pub async fn run(log: Arc<dyn Log>, clock: Clock, metrics: Arc<Metrics>, shutdown: Shutdown) -> Result<(), Error> {
+    let compiler = Arc::new(Compiler::default());
     let matching = partitions::run(log.clone(), shutdown.clone(), {
-        let (metrics, sighted) = (metrics.clone(), Arc::new(sighted::Sighted::default()));
-        move |partition| matching::MatchWorker::new(partition, matcher.clone(), sighted.clone(), metrics.clone())
+        let (metrics, sighted, compiler) = (metrics.clone(), Arc::new(sighted::Sighted::default()), compiler.clone());
+        move |partition| matching::MatchWorker::new(partition, compiler.clone(), sighted.clone(), metrics.clone())
     });
     let correlating = partitions::run(log, shutdown, move |partition| {
-        correlating::CorrelateWorker::new(partition, &rules, metrics.clone(), clock.clone())
+        correlating::CorrelateWorker::new(partition, compiler.clone(), metrics.clone(), clock.clone())
     });
     tokio::try_join!(matching, correlating)?;
     Ok(())

@@ -27,8 +27,9 @@ struct Generations {
 
 /// Names one observation.
 pub(super) fn key(observation: &Observation) -> u128 {
-    let Observation { tenant, rule_id, shard, value, day } = observation;
-    key_hash(&[tenant.as_str(), rule_id, shard, value, &day.to_string()])
+    let Observation { tenant, rule_id, epoch, shard, value, day } = observation;
+    // By epoch: a rule that means something else now has to learn it anew.
+    key_hash(&[tenant.as_str(), rule_id, &epoch.to_string(), shard, value, &day.to_string()])
 }
 
 impl Sighted {
@@ -75,6 +76,7 @@ mod tests {
         let one = Observation {
             tenant: "t1".parse().unwrap(),
             rule_id: "r".into(),
+            epoch: 1,
             shard: "s".into(),
             value: "v".into(),
             day: chrono::NaiveDate::default(),
@@ -82,6 +84,7 @@ mod tests {
         let others = [
             Observation { tenant: "t2".parse().unwrap(), ..one.clone() },
             Observation { rule_id: "q".into(), ..one.clone() },
+            Observation { epoch: 2, ..one.clone() },
             Observation { shard: "sv".into(), value: String::new(), ..one.clone() },
             Observation { value: "w".into(), ..one.clone() },
             Observation { day: chrono::NaiveDate::MAX, ..one.clone() },

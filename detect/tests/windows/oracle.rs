@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use detect::rule::model::{NewValue, Operator, Rule, Spike};
+use detect::rule::model::{Aggregate, Measure, NewValue, Operator, Rule, Spike};
 use schemas::finding::Finding;
 use schemas::json::{key_hash, key_id};
 use schemas::message::{Match, Observation};
@@ -43,7 +43,10 @@ pub fn standing(rule: &Rule, matches: &[Match], observations: &[Observation]) ->
     let mut groups: BTreeMap<&[String], BTreeMap<_, Match>> = BTreeMap::new();
     for matched in matches {
         // The last part only breaks ties between what has one time and id, as the engine does.
-        let tie = key_hash(&[&matched.event_id, &matched.content.to_string(), &matched.member]);
+        let content = matched.content.to_string();
+        let mut parts: Vec<&str> = vec![&matched.event_id, &content, &matched.member];
+        parts.extend(matched.within.iter().flatten().map(String::as_str));
+        let tie = key_hash(&parts);
         let key = (matched.event_time, matched.event_id.clone(), tie);
         let folded =
             || Match { values: matched.values.iter().map(|value| value.to_lowercase()).collect(), ..matched.clone() };
@@ -61,12 +64,20 @@ pub fn standing(rule: &Rule, matches: &[Match], observations: &[Observation]) ->
 }
 
 fn of_group(rule: &Rule, mut members: Vec<Match>, observations: &[Observation]) -> Vec<Standing> {
+    if !rule.stages.is_empty() {
+        return of_chain(rule, members, observations);
+    }
     match &rule.operator {
         Operator::NewValue(parameters) => retain(&mut members, |one| new_values(parameters, observations, one)),
         Operator::Outside => retain(&mut members, |one| foreign_values(observations, one)),
         _ => {}
     }
-    let mut spans = spans(rule, &members);
+    let spans = spans(&rule.operator, &members);
+    told(rule, spans, &members, observations)
+}
+
+/// The episodes that spans make.
+fn told(rule: &Rule, mut spans: Vec<Span>, members: &[Match], observations: &[Observation]) -> Vec<Standing> {
     spans.sort();
     let mut hulls: Vec<Span> = Vec::new();
     for (start, end) in spans {
@@ -75,7 +86,107 @@ fn of_group(rule: &Rule, mut members: Vec<Match>, observations: &[Observation]) 
             _ => hulls.push((start, end)),
         }
     }
-    hulls.into_iter().map(|hull| tell(rule, hull, &members, observations)).collect()
+    hulls.into_iter().map(|hull| tell(rule, hull, members, observations)).collect()
+}
+
+/// What a correlation looks at, and where the story of each begins.
+type Seen = Vec<(Match, DateTime<Utc>)>;
+
+/// A correlation of correlations, from the inside out: each stage puts the records that complete one of its windows
+/// into what is around it.
+fn of_chain(rule: &Rule, members: Vec<Match>, observations: &[Observation]) -> Vec<Standing> {
+    let mut counted: BTreeSet<usize> = BTreeSet::new();
+    // By the way to the correlation and its own key; the top is "".
+    let mut parts: BTreeMap<(String, Vec<String>), Seen> = BTreeMap::new();
+    for (at, member) in members.iter().enumerate() {
+        let (way, name) = member.member.rsplit_once('/').unwrap_or(("", &member.member));
+        let own = member.within.last().cloned().unwrap_or_default();
+        // The number of the match rides along, so that it can be found again.
+        let inside = Match { member: name.to_owned(), rule_id: at.to_string(), ..member.clone() };
+        parts.entry((way.to_owned(), own)).or_default().push((inside, member.event_time));
+        if way.is_empty() {
+            counted.insert(at);
+        }
+    }
+    for stage in &rule.stages {
+        let own_parts: Vec<_> = parts
+            .iter()
+            .filter(|((way, _), _)| *way == stage.name)
+            .map(|(key, seen)| (key.1.clone(), seen.clone()))
+            .collect();
+        let (outer, name) = stage.name.rsplit_once('/').unwrap_or(("", &stage.name));
+        for (own, seen) in own_parts {
+            let depth = stage.name.matches('/').count();
+            for (last, _) in &seen {
+                let begin = last.event_time - stage.operator.timespan();
+                let window: Vec<&(Match, DateTime<Utc>)> = seen
+                    .iter()
+                    .filter(|(one, _)| begin <= one.event_time && one.event_time <= last.event_time)
+                    .collect();
+                let inside: Vec<Match> = window.iter().map(|(one, _)| one.clone()).collect();
+                let completes = match &stage.operator {
+                    Operator::EventCount { at_least, .. } => weight(&inside.iter().collect::<Vec<_>>()) >= *at_least,
+                    Operator::ValueCount { at_least, .. } => {
+                        inside.iter().flat_map(|one| &one.values).collect::<BTreeSet<_>>().len() as u64 >= *at_least
+                    }
+                    Operator::Temporal { at_least, .. } => {
+                        inside.iter().map(|one| &one.member).collect::<BTreeSet<_>>().len() >= *at_least
+                    }
+                    Operator::TemporalOrdered { members: names, .. } => {
+                        names.last() == Some(&last.member) && ordered(&inside, last, names)
+                    }
+                    other => panic!("{other:?}"),
+                };
+                if !completes {
+                    continue;
+                }
+                counted.extend(window.iter().filter_map(|(one, _)| one.rule_id.parse::<usize>().ok()));
+                let begun = window.iter().map(|(_, begun)| *begun).min().unwrap();
+                let values: Vec<&str> = stage.exposes.iter().map(|at| own[*at].as_str()).collect();
+                let stand_in = Match {
+                    member: name.to_owned(),
+                    rule_id: String::new(),
+                    within: last.within[..depth].to_vec(),
+                    values: if values.is_empty() { vec![] } else { vec![values.join("|").to_lowercase()] },
+                    weight: 1,
+                    ..last.clone()
+                };
+                let key = (outer.to_owned(), stand_in.within.last().cloned().unwrap_or_default());
+                parts.entry(key).or_default().push((stand_in, begun));
+            }
+        }
+    }
+    let top = parts.remove(&(String::new(), Vec::new())).unwrap_or_default();
+    let looked_at: Vec<Match> = {
+        let mut all: Vec<Match> = top.iter().map(|(one, _)| one.clone()).collect();
+        all.sort_by_key(|one| one.event_time);
+        all
+    };
+    let begun = |(start, end): Span| {
+        let inside = top.iter().filter(|(one, _)| start <= one.event_time && one.event_time <= end);
+        (inside.map(|(_, begun)| *begun).min().unwrap().min(start), end)
+    };
+    let spans = spans(&rule.operator, &looked_at).into_iter().map(begun).collect();
+    let standing: Vec<Match> = counted.into_iter().map(|at| members[at].clone()).collect();
+    told(rule, spans, &standing, observations)
+}
+
+/// Whether the names can be filled in order with distinct ids, the last of them with this one.
+fn ordered(members: &[Match], last: &Match, names: &[String]) -> bool {
+    fn fill(members: &[Match], names: &[String], until: DateTime<Utc>, taken: &mut Vec<String>) -> bool {
+        let Some((name, rest)) = names.split_last() else { return true };
+        members.iter().filter(|one| one.member == *name && one.event_time <= until).any(|one| {
+            if taken.contains(&one.event_id) {
+                return false;
+            }
+            taken.push(one.event_id.clone());
+            let filled = fill(members, rest, one.event_time, taken);
+            taken.pop();
+            filled
+        })
+    }
+    let others = &names[..names.len() - 1];
+    fill(members, others, last.event_time, &mut vec![last.event_id.clone()])
 }
 
 fn retain(members: &mut Vec<Match>, values: impl Fn(&Match) -> Option<Vec<String>>) {
@@ -108,7 +219,7 @@ fn foreign_values(observations: &[Observation], one: &Match) -> Option<Vec<Strin
     (one.values.is_empty() || !values.is_empty()).then_some(values)
 }
 
-fn spans(rule: &Rule, members: &[Match]) -> Vec<Span> {
+fn spans(operator: &Operator, members: &[Match]) -> Vec<Span> {
     let window = |anchor: DateTime<Utc>, timespan: TimeDelta| -> Vec<&Match> {
         members.iter().filter(|one| one.event_time >= anchor && one.event_time - anchor <= timespan).collect()
     };
@@ -118,7 +229,7 @@ fn spans(rule: &Rule, members: &[Match]) -> Vec<Span> {
         let held = windows.filter(|(anchor, window)| holds(*anchor, window));
         held.map(|(anchor, window)| (anchor, window.iter().map(|one| one.event_time).max().unwrap())).collect()
     };
-    match &rule.operator {
+    match operator {
         Operator::Each | Operator::NewValue(_) | Operator::Outside => {
             anchors.iter().map(|anchor| (*anchor, *anchor)).collect()
         }
@@ -132,10 +243,60 @@ fn spans(rule: &Rule, members: &[Match]) -> Vec<Span> {
             names.len() >= *at_least
         }),
         Operator::TemporalOrdered { members: names, timespan } => chains(members, names, *timespan),
+        Operator::Aggregate(aggregate) => satisfying(aggregate.timespan, &|_, members_of| {
+            // Not if another window holds all of it and more.
+            let is_part = anchors.iter().any(|other| {
+                let around = window(*other, aggregate.timespan);
+                around.len() > members_of.len() && members_of.iter().all(|one| around.contains(one))
+            });
+            !is_part && within_bounds(aggregate, members_of)
+        }),
         Operator::Spike(parameters) => {
             satisfying(parameters.timespan, &|anchor, window| spikes(parameters, members, anchor, weight(window)))
         }
     }
+}
+
+/// Every possible measure of a window in millionths, multiplied by what it is divided by: one of them is within all
+/// bounds.
+fn within_bounds(aggregate: &Aggregate, window: &[&Match]) -> bool {
+    let million = 1_000_000_i128;
+    let count = |count: usize| vec![(count as i128 * million, 1)];
+    // Of the variants of one id the first counts; members are in order of time, then of id, then of the tie.
+    let mut order: Vec<&&Match> = window.iter().collect();
+    order.sort_by_key(|one| (one.event_time, key_hash(&[&one.event_id, &one.content.to_string(), &one.member])));
+    let mut ids = BTreeSet::new();
+    order.retain(|one| ids.insert(&one.event_id));
+    let texts: Vec<&str> = order.iter().flat_map(|one| &one.values).flat_map(|value| value.split(' ')).collect();
+    let mut numbers: Vec<i128> = texts
+        .iter()
+        .filter_map(|text| text.parse::<f64>().ok())
+        .map(|number| (number * million as f64).round() as i128)
+        .collect();
+    numbers.sort();
+    let sum: i128 = numbers.iter().sum();
+    let measures: Vec<(i128, i128)> = match aggregate.measure {
+        Measure::Events => vec![(i128::from(weight(window)) * million, 1)],
+        Measure::Values => count(window.iter().flat_map(|one| &one.values).collect::<BTreeSet<_>>().len()),
+        Measure::Rules => count(window.iter().map(|one| &one.member).collect::<BTreeSet<_>>().len()),
+        _ if aggregate.measure != Measure::Share && numbers.is_empty() => vec![],
+        Measure::Sum => vec![(sum, 1)],
+        Measure::Average => vec![(sum, numbers.len() as i128)],
+        Measure::Percentile(percentile) => {
+            let rank = (1..=numbers.len())
+                .find(|rank| *rank as i128 * 100 * million >= i128::from(percentile) * numbers.len() as i128);
+            vec![(numbers[rank.unwrap() - 1], 1)]
+        }
+        Measure::Share => {
+            let all: Vec<&String> = order.iter().flat_map(|one| &one.values).collect();
+            let distinct: BTreeSet<&String> = all.iter().copied().collect();
+            let times = |value: &String| all.iter().filter(|other| **other == value).count() as i128;
+            distinct.into_iter().map(|value| (times(value) * 100 * million, all.len() as i128)).collect()
+        }
+    };
+    measures.iter().any(|(amount, divisor)| {
+        aggregate.bounds.iter().all(|bound| bound.comparison.holds(Some(amount.cmp(&(bound.millionths * divisor)))))
+    })
 }
 
 /// The heaviest weight of each id.

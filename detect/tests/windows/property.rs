@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
-use detect::rule::model::{NewValue, Operator, Spike};
+use detect::rule::model::{Aggregate, Bound, Comparison, Measure, NewValue, Operator, Rule, Spike, Stage};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use schemas::message::{Match, Observation};
@@ -38,9 +38,11 @@ fn a_match(steps: i64, grain: i64) -> impl Strategy<Value = Match> {
         Match {
             tenant: "contoso".parse().unwrap(),
             rule_id: "rule".to_owned(),
+            epoch: 1,
             member: format!("m{member}"),
             shard: "shard".to_owned(),
             group: vec![format!("g{group}")],
+            within: Vec::new(),
             event_id: format!("e{id}"),
             content,
             event_time: base() + TimeDelta::seconds(step * grain),
@@ -57,6 +59,7 @@ fn an_observation() -> impl Strategy<Value = Observation> {
     (0..4_u8, -4..10_i64).prop_map(|(value, day)| Observation {
         tenant: "contoso".parse().unwrap(),
         rule_id: "rule".to_owned(),
+        epoch: 1,
         shard: "shard".to_owned(),
         value: format!("v{value}"),
         day: base().date_naive() + TimeDelta::days(day),
@@ -82,7 +85,11 @@ fn a_story(steps: i64, grain: i64, observations: usize) -> impl Strategy<Value =
 }
 
 fn check(operator: Operator, gap: TimeDelta, story: &Story) {
-    let mut runner = Runner::new(rule(operator, gap));
+    check_rule(rule(operator, gap), story);
+}
+
+fn check_rule(rule: Rule, story: &Story) {
+    let mut runner = Runner::new(rule);
     let (mut matches, mut observations) = (Vec::new(), Vec::new());
     let (mut all_matches, mut all_observations) = (Vec::new(), Vec::new());
     let last = story.arrivals.len().saturating_sub(1);
@@ -106,8 +113,47 @@ fn check(operator: Operator, gap: TimeDelta, story: &Story) {
     }
 }
 
+/// A correlation of correlations: `top` over `a`, over `b/a` and over a rule of its own, each stage in groups of its own.
+fn check_chain(top: Operator, stages: [Operator; 3], gap: TimeDelta, story: &Story) {
+    let names = ["a", "b/a", "b"];
+    let exposes = [vec![1], vec![0], vec![0]];
+    let stages = names.into_iter().zip(stages).zip(exposes);
+    let stages = stages.map(|((name, operator), exposes)| Stage { name: name.to_owned(), operator, exposes }).collect();
+    let mut story = story.clone();
+    for arrival in &mut story.arrivals {
+        let Arrival::Match(one) = arrival else { continue };
+        // Which way a record comes, and its groups there, are functions of what tells it from others.
+        let way = (one.content + u64::from(one.member.ends_with('1')) + one.event_id.len() as u64) % 2;
+        let digit = one.event_id[1..].parse::<u64>().unwrap();
+        let group = one.group[0].clone();
+        let key = |number: u64| vec![group.clone(), format!("k{}", number % 2)];
+        (one.member, one.within) = match (digit + way) % 4 {
+            0 => (one.member.clone(), vec![]),
+            1 => (format!("a/{}", one.member), vec![key(digit / 2)]),
+            2 => (format!("b/{}", one.member), vec![vec![group.clone()]]),
+            _ => (format!("b/a/{}", one.member), vec![vec![group.clone()], key(digit)]),
+        };
+    }
+    let mut rule = rule(top, gap);
+    rule.stages = stages;
+    check_rule(rule, &story);
+}
+
 fn minutes() -> impl Strategy<Value = TimeDelta> {
     (0..8_i64).prop_map(TimeDelta::minutes)
+}
+
+/// An operator that others can rest on.
+fn a_growing_operator(names: &'static [&'static str]) -> impl Strategy<Value = Operator> {
+    (minutes(), 1..4_usize, 0..4_u8).prop_map(|(timespan, number, kind)| match kind {
+        0 => Operator::EventCount { at_least: number as u64, timespan },
+        1 => Operator::ValueCount { at_least: (number as u64).min(2), timespan },
+        2 => Operator::Temporal { at_least: number.min(2), timespan },
+        _ => {
+            let members = names.iter().take(number).map(|name| (*name).to_owned()).collect();
+            Operator::TemporalOrdered { members, timespan }
+        }
+    })
 }
 
 const MINUTES: i64 = 60;
@@ -146,6 +192,45 @@ proptest! {
     ) {
         let members = names.iter().map(|name| format!("m{name}")).collect();
         check(Operator::TemporalOrdered { members, timespan }, gap, &story);
+    }
+
+    #[test]
+    fn aggregate(
+        story in a_story(30, MINUTES, 0),
+        gap in minutes(),
+        timespan in minutes(),
+        measure in prop_oneof![
+            Just(Measure::Events), Just(Measure::Values), Just(Measure::Rules), Just(Measure::Sum),
+            Just(Measure::Average), Just(Measure::Share), (1..=100_i64).prop_map(|p| Measure::Percentile(p * 1_000_000)),
+        ],
+        bounds in vec((0..6_usize, 0..12_i128), 1..3),
+    ) {
+        use Comparison::*;
+        let comparisons = [Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual];
+        let scale = if measure == Measure::Share { 10_000_000 } else { 500_000 };
+        let bound = |(at, number): &(usize, i128)| Bound { comparison: comparisons[*at], millionths: number * scale };
+        let bounds = bounds.iter().map(bound).collect();
+        let mut story = story;
+        if matches!(measure, Measure::Sum | Measure::Average | Measure::Percentile(_)) {
+            for arrival in &mut story.arrivals {
+                if let Arrival::Match(one) = arrival {
+                    let numbers: Vec<String> = one.values.iter().map(|value| format!("{}.5", &value[1..])).collect();
+                    one.values = if numbers.is_empty() { vec!["-2".to_owned()] } else { vec![numbers.join(" ")] };
+                }
+            }
+        }
+        check(Operator::Aggregate(Aggregate { measure, bounds, timespan }), gap, &story);
+    }
+
+    #[test]
+    fn chain(
+        story in (2..30_i64).prop_flat_map(|steps| a_story(steps, MINUTES, 0)),
+        gap in minutes(),
+        top in a_growing_operator(&["m0", "a", "b"]),
+        inner in (a_growing_operator(&["m0", "m1"]), a_growing_operator(&["m2", "m1"]), a_growing_operator(&["a", "m1", "a"])),
+    ) {
+        let (a, b_a, b) = inner;
+        check_chain(top, [a, b_a, b], gap, &story);
     }
 
     #[test]

@@ -103,9 +103,11 @@ impl Story {
         let mut matched = Match {
             tenant: "contoso".parse().unwrap(),
             rule_id: "rule".to_owned(),
+            epoch: 1,
             member: "rule".to_owned(),
             shard: "shard".to_owned(),
             group: vec!["g".to_owned()],
+            within: Vec::new(),
             event_id: format!("e{number}"),
             content: 0,
             event_time,
@@ -143,6 +145,7 @@ impl Story {
                 self.observations.push(Observation {
                     tenant: "contoso".parse().unwrap(),
                     rule_id: "rule".to_owned(),
+                    epoch: 1,
                     shard: "shard".to_owned(),
                     value: value.to_owned(),
                     day: base().date_naive() + TimeDelta::days(day),

@@ -35,6 +35,9 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
     let before = Before::read(&*core.log).await?;
     let mut services = Services::new();
     services.spawn_detect(&core);
+    // In force before the first record, in every partition.
+    detect::service::offer(&*core.log, &core.book, true).await?;
+    services.until(consumed(&*core.log, Consumer::Match, Topic::Records)).await??;
     let (archiver, archive_end) = (core.archiver(), services.shutdown(Stage::Rest));
     services.spawn(Stage::Rest, "the archive", async move { archiver.run(archive_end).await });
 

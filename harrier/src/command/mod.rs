@@ -57,7 +57,7 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Sql(options) => sql::run(&global, &options).await,
         Command::Findings(options) => findings::run(&global, &options).await,
         Command::Timeline(options) => timeline::run(&global, &options).await,
-        Command::Rules(options) => rules::run(&global, &options),
+        Command::Rules(options) => rules::run(&global, &options).await,
         Command::Check => check::run(&global),
         Command::DeadLetters(options) => dead_letters::run(&global, &options).await,
         Command::Sink(options) => sink::run(&global, &options).await,

@@ -1,4 +1,4 @@
-//! `harrier rules`: check, test and list.
+//! `harrier rules`: check, test, list and publish.
 
 use std::io::Write;
 
@@ -9,11 +9,22 @@ use crate::cli::{Global, Rules, RulesAction};
 use crate::exit::Outcome;
 use crate::services;
 
-pub fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
+pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     let config = services::config(global)?;
     let rules = services::rules(&config)?;
+    if matches!(options.action, RulesAction::Publish) {
+        let book = services::rule_book(&config)?;
+        detect::service::offer(&*services::open_log(&config)?, &book, true).await?;
+        println!(
+            "{} rules, set {}: detectors change to them when they come to this place in the log",
+            rules.rules().len(),
+            book.name()
+        );
+        return Ok(Outcome::Done);
+    }
     let mut out = std::io::stdout().lock();
     match &options.action {
+        RulesAction::Publish => {}
         RulesAction::Check => writeln!(out, "{} rules loaded, no problems", rules.rules().len())?,
         RulesAction::List => {
             for rule in rules.rules().iter().filter(|rule| rule.generates) {

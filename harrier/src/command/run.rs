@@ -53,12 +53,23 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     Ok(Outcome::Done)
 }
 
-/// The service's pace, at the interval of the configuration. Whoever looks more often does not want to wait longer after
-/// a failure than between two looks.
+/// The service's pace, at the interval of the configuration. Whoever looks more often than by default does not want to
+/// wait longer after a failure than between two looks, and for everything else in proportion.
 fn pace(config: &Config) -> Pace {
     let defaults = Pace::default();
-    let poll_interval = TimeDelta::from_std(config.poll.interval).unwrap_or(defaults.poll_interval);
-    Pace { poll_interval, backoff: defaults.backoff.min(poll_interval), ..defaults }
+    let delta = |duration, default| TimeDelta::from_std(duration).unwrap_or(default);
+    let poll_interval = delta(config.poll.interval, defaults.poll_interval);
+    let looks = |default: TimeDelta, count: i32| default.min(poll_interval * count);
+    Pace {
+        poll_interval,
+        idle_timeout: delta(config.poll.timeout, defaults.idle_timeout),
+        backoff: defaults.backoff.min(poll_interval),
+        backoff_max: looks(defaults.backoff_max, 15),
+        config_retry: looks(defaults.config_retry, 15),
+        subscriptions_interval: looks(defaults.subscriptions_interval, 10),
+        sweep_interval: looks(defaults.sweep_interval, 60),
+        ..defaults
+    }
 }
 
 /// Waits until the process is asked to end. From this call on SIGTERM does not end it by itself.
@@ -85,6 +96,9 @@ pub fn start(
         start_ingest(core, services, readiness, pace)?;
     }
     if runs(Role::Detect) {
+        // One process of all roles is all there is, so what it was started with is what its operator wants. A detector is
+        // one of many: that it restarts in the middle of a roll-out must not take the others back.
+        services.spawn_offer(core, role == Role::All);
         services.spawn_detect(core);
     }
     if runs(Role::Archive) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use simulate::{FakeTenant, Options, Pace};
+use simulate::{FakeTenant, Fault, Options, Pace};
 
 use crate::cli::Simulate;
 use crate::exit::Outcome;
@@ -15,7 +15,7 @@ pub async fn run(options: &Simulate) -> anyhow::Result<Outcome> {
     world.days = options.days;
     world.story = options.scenario.parse()?;
     world.pace = Pace::AllAtOnce;
-    world.faults = options.faults.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+    world.faults = Fault::parse_all(&options.faults)?;
     let tenant = FakeTenant::start(world.clone(), options.listen).await?;
     println!("listening on http://{}", tenant.address());
     if let Some(folder) = &options.write_config {

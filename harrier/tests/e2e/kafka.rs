@@ -240,6 +240,51 @@ fn an_import_counts_the_same_on_kafka() {
     assert_eq!(harrier.standing(), embedded.standing());
 }
 
+const EVERY_RECORD: &str = "title: Every record\nid: every_record\nlogsource: {product: m365}\nlevel: low\n\
+                            detection: {s: {Operation: '*'}, condition: s}\n";
+
+/// Two detectors run with the pack alone. What is imported with a rule of its own is judged by it, whoever has the
+/// partition; nothing before is; and a detector that restarts with the pack takes nobody back.
+#[test]
+fn rules_change_at_one_offset_for_all_detectors() {
+    let Some(broker) = broker::broker() else { return };
+    let options = small_world(5);
+    let tenant = Tenant::start(options.clone());
+    let log = log(&broker.addresses, "epochs");
+    let mut detectors = ["detect", "detect"].map(|name| Role::start(name, &options, &tenant, &log));
+    let harrier = Harrier::new();
+    harrier.file("every_record.yml", EVERY_RECORD);
+    let mut text = format!("data_dir = \"data\"\n{log}");
+    let pack = harrier.file("pack.toml", &text);
+    text.push_str("\n[rules]\npaths = [\"every_record.yml\"]\n");
+    let more = harrier.file("more.toml", &text);
+    let lines = lines(tenant.fake.world());
+    let (before, after) = lines.split_at(lines.len() / 2);
+    let (before, after) = (harrier.file("before.jsonl", joined(before)), harrier.file("after.jsonl", joined(after)));
+    let import = |config: &PathBuf, file: &PathBuf| {
+        let mut import = command();
+        import.args(["import", "--tenant", "contoso", "--domains", &options.domain, "--config"]).arg(config).arg(file);
+        let ran = finish(&mut import);
+        assert_eq!(ran.code, Some(0), "{ran}");
+    };
+    import(&pack, &before);
+    import(&more, &after);
+    let epoch = |role: &Role| role.service().metric("harrier_rule_set_epoch", &[]);
+    assert_eq!(detectors.iter().map(epoch).fold(0.0, f64::max), 2.0);
+
+    let restarted = &mut detectors[0];
+    restarted.service.take().unwrap().kill();
+    restarted.service = Some(Service::start_as(&restarted.config, "detect"));
+    let works = |role: &Role| role.service().metric("harrier_log_commits_total", &["consumer=\"match\""]) > 0.0;
+    assert!(until(SETTLE_TIME_MAX, || works(&detectors[0])), "it has read what it asked for");
+    import(&more, &after);
+    assert_eq!(detectors.iter().map(epoch).fold(0.0, f64::max), 2.0);
+
+    let judged = "SELECT count(DISTINCT event_id) FROM evidence WHERE finding_id IN \
+                  (SELECT id FROM findings WHERE rule_id = 'every_record')";
+    assert_eq!(harrier.number(judged), (lines.len() - lines.len() / 2) as u64);
+}
+
 #[test]
 fn what_only_an_operator_can_mend_ends_with_78() {
     let Some(broker) = broker::broker() else { return };

@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod binary;
+mod compose;
 mod first_rule;
 mod import;
 #[cfg(feature = "kafka")]

@@ -10,6 +10,7 @@ use schemas::envelope::Envelope;
 use schemas::message::CoverageState;
 use sha2::{Digest, Sha256};
 
+mod hostile;
 mod simulated;
 mod support;
 use support::*;
@@ -44,7 +45,6 @@ async fn pages_windows_and_odd_blobs_end_in_the_log_once_with_true_marks() {
         server.add(&format!("b${number:02}"), 1 + number * number * 20, records(&format!("r{number:02}"), 3));
         expected.extend(ids(&format!("r{number:02}"), 3));
     }
-    server.add("empty", 5, "");
     server.add("none", 5, "[]");
     server.add("marked", 5, format!("\u{feff}[{}]", record("r20-00000")));
     expected.push("r20-00000".into());
@@ -57,7 +57,7 @@ async fn pages_windows_and_odd_blobs_end_in_the_log_once_with_true_marks() {
         .until(&log, |held| (0..3).all(|at| held.marks(at).last().is_some_and(|mark| mark.until > newest)))
         .await;
     assert_eq!(held.ids(), expected);
-    assert_eq!(server.count(is_blob), 24);
+    assert_eq!(server.count(is_blob), 23);
     assert_eq!(held.dead_letters.len(), 2);
     assert!(held.dead_letters.iter().any(|letter| letter.bytes == b"17" && letter.place == "blob bad, record 2"));
     let sha256 = format!("{:x}", Sha256::digest(bad.as_bytes()));
@@ -83,7 +83,7 @@ async fn pages_windows_and_odd_blobs_end_in_the_log_once_with_true_marks() {
     }
     assert!(held.coverage.iter().all(|row| row.state == CoverageState::Complete));
     assert!(running.health.is_well());
-    assert_eq!(running.metrics.poll.content_blobs.with(["t1", FEED, "fetched"]).value(), 24);
+    assert_eq!(running.metrics.poll.content_blobs.with(["t1", FEED, "fetched"]).value(), 23);
     running.stop().await;
 }
 
@@ -143,6 +143,73 @@ async fn a_body_that_ends_well_formed_but_short_of_its_length_or_shape_is_not_a_
     assert_eq!(server.count(is_blob), 7);
     assert_eq!(held.ids(), ids("r", 2));
     running.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_body_is_asked_for_again_and_believed_when_it_comes_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, log) = (Server::start().await, open(folder.path()));
+    server.add("once", 5, records("r", 2));
+    server.add("always", 6, "");
+    for _ in 0..2 {
+        server.script(|seen| seen.path.ends_with("/once"), Reply::Status(200, String::new()));
+    }
+    let running = run(source(&server.base()), pace(), &log);
+    let held = running
+        .until(&log, |held| is_committed(held, "once") && matches!(held.state("always"), Some(BlobState::Gone { .. })))
+        .await;
+    assert_eq!(held.ids(), ids("r", 2));
+    assert_eq!(server.count(is_blob), 6);
+    assert_eq!(held.coverage.iter().filter(|row| row.state == CoverageState::Missing).count(), 1);
+    assert_eq!(running.metrics.poll.content_blobs.with(["t1", FEED, "gone"]).value(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_is_tried_again_soon_and_the_metrics_say_how_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, log) = (Server::start().await, open(folder.path()));
+    server.with(|service| service.subscribed.clear());
+    server.add("b", 5, records("r", 1));
+    for (status, body) in [(503, String::new()), (403, refusal("AF429")), (401, String::new())] {
+        server.script(|seen| seen.path.ends_with("/start"), Reply::Status(status, body));
+    }
+    // As at the real service, where the first look at the subscriptions was the last for ten minutes.
+    let slow = Pace { start_interval: TimeDelta::minutes(15), subscriptions_interval: TimeDelta::hours(1), ..pace() };
+    let running = run(source(&server.base()), slow, &log);
+    running.until(&log, |held| is_committed(held, "b")).await;
+    assert_eq!(server.count(|seen| seen.path.ends_with("/start")), 4);
+    assert_eq!(running.metrics.api.subscription_enabled.with(["t1", FEED]).value(), 1.0);
+    let requests = |code| running.metrics.api.requests.with(["t1", "management", code]).value();
+    assert_eq!((requests("429"), requests("403")), (1, 0));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn silence_ends_at_each_time_limit_and_ending_waits_for_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, log) = (Server::start().await, open(folder.path()));
+    server.add("b", 5, records("r", 3));
+    // No head; a head and then nothing; and a body that comes, but would take for ever.
+    for drip in [None, Some(Duration::from_secs(600)), Some(Duration::from_millis(20))] {
+        server.script(is_blob, Reply::Drip(drip));
+    }
+    let millis = TimeDelta::milliseconds;
+    let short = Pace { idle_timeout: millis(150), blob_timeout: millis(500), ..pace() };
+    let running = run(source(&server.base()), short, &log);
+    running.until(&log, |held| is_committed(held, "b")).await;
+    assert_eq!(server.count(is_blob), 4);
+    running.stop().await;
+    // With the limits of the real service, and something in flight that never ends.
+    server.script(is_list, Reply::Drip(None));
+    let running = run(source(&server.base()), pace(), &log);
+    let lists = server.count(is_list);
+    while server.count(is_list) == lists {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let begun = std::time::Instant::now();
+    running.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

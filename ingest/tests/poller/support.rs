@@ -42,6 +42,8 @@ pub enum Reply {
     Truncated(usize),
     /// HTTP 307 to another place.
     Redirect(String),
+    /// No head; or a head, and then a blank every so often, for ever.
+    Drip(Option<Duration>),
     /// An empty page that names this one as the next.
     NextPage(String),
 }
@@ -124,17 +126,31 @@ async fn handle(State(server): State<Server>, request: Request) -> Response {
     let header = request.headers().get("authorization");
     let authorization = header.map(|value| value.to_str().unwrap().to_owned());
     let seen = Seen { path: request.uri().path().to_owned(), query, authorization };
-    server.with(|service| {
+    let reply = server.with(|service| {
         service.seen.push(seen.clone());
         let script = service.scripts.iter().position(|(applies, _)| applies(&seen));
-        match script.map(|place| service.scripts.remove(place).1) {
-            None => service.answer(&seen),
-            Some(Reply::Status(status, body)) => (StatusCode::from_u16(status).unwrap(), body).into_response(),
-            Some(Reply::Redirect(to)) => (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response(),
-            Some(Reply::NextPage(uri)) => ([("NextPageUri", uri)], "[]").into_response(),
-            Some(Reply::Truncated(length)) => truncated(service.blob(&seen), length),
-        }
+        script.map(|place| service.scripts.remove(place).1)
+    });
+    if let Some(Reply::Drip(drip)) = reply {
+        return drips(drip).await;
+    }
+    server.with(|service| match reply {
+        Some(Reply::Drip(_)) => unreachable!("answered above"),
+        None => service.answer(&seen),
+        Some(Reply::Status(status, body)) => (StatusCode::from_u16(status).unwrap(), body).into_response(),
+        Some(Reply::Redirect(to)) => (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response(),
+        Some(Reply::NextPage(uri)) => ([("NextPageUri", uri)], "[]").into_response(),
+        Some(Reply::Truncated(length)) => truncated(service.blob(&seen), length),
     })
+}
+
+async fn drips(every: Option<Duration>) -> Response {
+    let Some(every) = every else { return std::future::pending().await };
+    let drops = stream::repeat(()).then(move |()| async move {
+        tokio::time::sleep(every).await;
+        Ok::<_, std::io::Error>(" ")
+    });
+    Response::new(Body::from_stream(drops))
 }
 
 fn truncated(body: &[u8], length: usize) -> Response {
@@ -242,6 +258,7 @@ pub fn pace() -> Pace {
         config_retry: millis(5),
         subscriptions_interval: millis(30),
         start_interval: millis(5),
+        sweep_interval: TimeDelta::hours(1),
         warm_up: millis(0),
         gap_after: TimeDelta::hours(1),
         requests_per_minute: 1_000_000,

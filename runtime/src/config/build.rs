@@ -16,7 +16,7 @@ use super::written::{
 };
 use super::{
     Access, ArchiveConfig, Cloud, Config, ContentType, DATA_DIR_DEFAULT, Endpoints, HttpConfig, KafkaConfig, LogConfig,
-    LogKind, PollConfig, RulesConfig, SaslConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
+    LogKind, RulesConfig, SaslConfig, SecretFile, SinkConfig, SinkKind, TenantConfig,
 };
 
 /// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.
@@ -33,6 +33,9 @@ const KAFKA_PARTITIONS_DEFAULT: u32 = 12;
 
 /// One broker may be lost without losing anything that was acknowledged.
 const REPLICATION_DEFAULT: u16 = 3;
+
+/// The one SASL mechanism that takes no password.
+const TOKEN_MECHANISM: &str = "OAUTHBEARER";
 
 /// Builds the configuration. Where a value is refused it has a default in its place; the problems decide whether the
 /// result is used.
@@ -54,7 +57,10 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
     };
     config.http = builder.http(written.http_listen);
     if let Some(interval) = builder.duration("interval", written.poll_interval, &POLL_INTERVAL) {
-        config.poll = PollConfig { interval };
+        config.poll.interval = interval;
+    }
+    if let Some(timeout) = builder.duration("timeout", written.poll_timeout, &POLL_TIMEOUT) {
+        config.poll.timeout = timeout;
     }
     if let Some(flush_interval) = builder.duration("flush_interval", written.archive_flush_interval, &FLUSH_INTERVAL) {
         config.archive = ArchiveConfig { flush_interval };
@@ -72,6 +78,8 @@ struct Range {
 const KEEP: Range = Range { least: "1h", most: "365d" };
 /// Content is listed for seven days: an hour between two looks loses nothing but time.
 const POLL_INTERVAL: Range = Range { least: "1s", most: "1h" };
+/// Listings of busy tenants take half a minute to begin.
+const POLL_TIMEOUT: Range = Range { least: "1s", most: "15m" };
 const FLUSH_INTERVAL: Range = Range { least: "1s", most: "1h" };
 const MAX_AGE: Range = Range { least: "1m", most: "3650d" };
 
@@ -145,20 +153,37 @@ impl Builder<'_> {
 
     /// A sign-in is all of it or nothing.
     fn sasl(&mut self, written: WrittenSecurity, tls: bool) -> Option<SaslConfig> {
-        const KEYS: [&str; 3] = ["sasl_mechanism", "username", "password_file"];
-        if !KEYS.iter().any(|key| written.present.has(key)) {
+        const PASSWORD: [&str; 2] = ["username", "password_file"];
+        const TOKEN: [&str; 3] = ["token_endpoint", "client_id", "client_secret_file"];
+        let (section, offset) = ("[log.security]", written.offset);
+        let keys = ["sasl_mechanism", "scope"].iter().chain(&PASSWORD).chain(&TOKEN);
+        if !keys.into_iter().any(|key| written.present.has(key)) {
             return None;
         }
-        self.require("[log.security]", written.offset, &written.present, &KEYS);
-        if let (false, Some(username)) = (tls, &written.username) {
-            self.problems.add(username.offset, Problem::PasswordInTheClear);
+        self.require(section, offset, &written.present, &["sasl_mechanism"]);
+        let by_token = written.sasl_mechanism.as_ref().is_some_and(|mechanism| mechanism.value == TOKEN_MECHANISM);
+        self.require(section, offset, &written.present, if by_token { &TOKEN } else { &PASSWORD });
+        if let (false, Some(shown)) = (tls, written.username.as_ref().or(written.token_endpoint.as_ref())) {
+            self.problems.add(shown.offset, Problem::PasswordInTheClear);
         }
-        let mechanisms = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"].map(|name| (name, name));
+        let mechanisms = ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", TOKEN_MECHANISM].map(|name| (name, name));
         let mechanism = self.choice("sasl_mechanism", written.sasl_mechanism, &mechanisms);
         let not_empty = |text: &str| if text.is_empty() { Err(InvalidValue::Empty) } else { Ok(text.to_owned()) };
+        if by_token {
+            let endpoint = self.parsed("token_endpoint", written.token_endpoint, endpoint);
+            let client_id = self.parsed("client_id", written.client_id, not_empty);
+            let client_secret = self.secret("client_secret_file", written.client_secret_file);
+            let scope = self.parsed("scope", written.scope, not_empty);
+            return Some(SaslConfig::Token {
+                endpoint: endpoint?,
+                client_id: client_id?,
+                client_secret: client_secret?,
+                scope,
+            });
+        }
         let username = self.parsed("username", written.username, not_empty);
         let password = self.secret("password_file", written.password_file);
-        Some(SaslConfig { mechanism: mechanism?, username: username?, password: password? })
+        Some(SaslConfig::Password { mechanism: mechanism?, username: username?, password: password? })
     }
 
     fn http(&mut self, listen: Option<Placed<String>>) -> HttpConfig {

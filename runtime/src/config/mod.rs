@@ -102,10 +102,21 @@ pub struct KafkaConfig {
 
 /// How to sign in to the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SaslConfig {
-    pub mechanism: &'static str,
-    pub username: String,
-    pub password: SecretFile,
+pub enum SaslConfig {
+    /// SCRAM and PLAIN.
+    Password { mechanism: &'static str, username: String, password: SecretFile },
+    /// OAUTHBEARER: a token of the client-credentials grant.
+    Token { endpoint: String, client_id: String, client_secret: SecretFile, scope: Option<String> },
+}
+
+impl SaslConfig {
+    /// The secret that it takes.
+    pub fn secret(&self) -> &SecretFile {
+        match self {
+            SaslConfig::Password { password, .. } => password,
+            SaslConfig::Token { client_secret, .. } => client_secret,
+        }
+    }
 }
 
 /// `[[tenant]]`
@@ -233,6 +244,8 @@ pub struct HttpConfig {
 pub struct PollConfig {
     /// From one look at a feed to the next. A first failure is tried again after so long at most.
     pub interval: Duration,
+    /// How long the service may be silent before a request counts as failed.
+    pub timeout: Duration,
 }
 
 /// `[archive]`
@@ -258,7 +271,7 @@ impl Default for HttpConfig {
 impl Default for PollConfig {
     /// A minute: Microsoft itself takes several to make a record available, and every look costs quota.
     fn default() -> Self {
-        PollConfig { interval: Duration::from_secs(60) }
+        PollConfig { interval: Duration::from_secs(60), timeout: Duration::from_secs(90) }
     }
 }
 
@@ -322,7 +335,7 @@ impl Config {
             SinkKind::File { .. } | SinkKind::Stdout => [None, None],
         });
         let of_log = match &self.log.kind {
-            LogKind::Kafka(kafka) => kafka.sasl.as_ref().map(|sasl| &sasl.password),
+            LogKind::Kafka(kafka) => kafka.sasl.as_ref().map(SaslConfig::secret),
             LogKind::Embedded => None,
         };
         of_tenants.chain(of_sinks.flatten()).chain(of_log)

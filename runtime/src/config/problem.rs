@@ -40,7 +40,7 @@ pub enum Problem {
     #[error("the option `{key}` {reason}")]
     Option { key: String, reason: &'static str },
     /// A warning.
-    #[error("the password of `username` passes in the clear: set `tls = true` in [log.security]")]
+    #[error("what signs in to the brokers passes in the clear: set `tls = true` in [log.security]")]
     PasswordInTheClear,
     #[error("`client_certificate_file`: this version signs in with a client secret only: use `client_secret_file`")]
     CertificateNotRead,

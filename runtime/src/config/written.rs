@@ -42,6 +42,7 @@ pub(super) struct Written {
     pub rules_tuning_file: Text,
     pub http_listen: Text,
     pub poll_interval: Text,
+    pub poll_timeout: Text,
     pub archive_flush_interval: Text,
 }
 
@@ -67,6 +68,10 @@ pub(super) struct WrittenSecurity {
     pub sasl_mechanism: Text,
     pub username: Text,
     pub password_file: Text,
+    pub token_endpoint: Text,
+    pub client_id: Text,
+    pub client_secret_file: Text,
+    pub scope: Text,
     pub offset: usize,
     pub present: Present,
 }
@@ -138,7 +143,11 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
         rules.end(problems);
     }
     written.http_listen = root.only_text("http", "[http]", "listen", problems);
-    written.poll_interval = root.only_text("poll", "[poll]", "interval", problems);
+    if let Some(mut poll) = root.section("poll", "[poll]", problems) {
+        written.poll_interval = poll.text("interval", problems);
+        written.poll_timeout = poll.text("timeout", problems);
+        poll.end(problems);
+    }
     written.archive_flush_interval = root.only_text("archive", "[archive]", "flush_interval", problems);
     root.end(problems);
     Some(written)
@@ -152,6 +161,10 @@ fn log_section(log: &mut Section<'_>, problems: &mut Problems) -> WrittenLog {
             sasl_mechanism: section.text("sasl_mechanism", problems),
             username: section.text("username", problems),
             password_file: section.text("password_file", problems),
+            token_endpoint: section.text("token_endpoint", problems),
+            client_id: section.text("client_id", problems),
+            client_secret_file: section.text("client_secret_file", problems),
+            scope: section.text("scope", problems),
             offset: section.offset,
             present: Present::default(),
         };

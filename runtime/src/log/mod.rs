@@ -133,8 +133,12 @@ impl Consumer {
 pub enum Store {
     /// Known record ids and contents, by event day.
     Admit,
+    /// Which rule set each partition of `records` is judged by.
+    Rules,
     /// Windows, histories and episodes.
     Correlate,
+    /// The rule sets that matches on their way may come from.
+    Editions,
     /// Content blobs and how far each is.
     Ledger,
     /// What each sink still has to deliver, and what it has.
@@ -147,7 +151,9 @@ impl Store {
     pub fn name(self) -> &'static str {
         match self {
             Store::Admit => "admit",
+            Store::Rules => "rules",
             Store::Correlate => "correlate",
+            Store::Editions => "editions",
             Store::Ledger => "ledger",
             Store::Outbox => "outbox",
             Store::Incidents => "incidents",

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub enum Refused {
     #[error(
-        "the brokers refuse the sign-in ({reason}): check `username`, `password_file` and `sasl_mechanism` in [log.security]"
+        "the brokers refuse the sign-in ({reason}): check `sasl_mechanism` in [log.security], and `username` and `password_file` or `client_id` and `client_secret_file`"
     )]
     SignIn { reason: String },
     #[error("TLS with the brokers fails ({reason}): check `tls_ca_file` in [log.security] and the name in `brokers`")]

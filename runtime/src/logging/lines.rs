@@ -136,11 +136,19 @@ impl Fields {
     }
 
     fn take_message(&mut self) -> String {
-        let Some(at) = self.0.iter().position(|(name, _)| *name == "message") else { return String::new() };
+        let Some(at) = self.0.iter().position(|(name, _)| *name == "message") else { return self.event_in_words() };
         match self.0.remove(at).1 {
             Value::String(message) => message,
             other => other.to_string(),
         }
+    }
+}
+
+impl Fields {
+    /// What a line says that has a name and no message.
+    fn event_in_words(&self) -> String {
+        let event = self.0.iter().find(|(name, _)| *name == "event").and_then(|(_, value)| value.as_str());
+        event.map_or(String::new(), |event| event.replace('_', " "))
     }
 }
 

@@ -107,7 +107,7 @@ const fn first(buckets: &[&'static [f64]]) -> &'static [f64] {
 metrics! {
     /// Calls to Microsoft's APIs.
     api: Api {
-        /// Requests sent to Microsoft, by API and HTTP status (none: no answer came).
+        /// Requests sent to Microsoft, by API and HTTP status (none: no answer came; 429: throttled, by whatever status).
         requests: Counters<3> = "api_requests_total", [TENANT, API, CODE];
         /// Time until Microsoft answered a request.
         request_duration: Histograms<1> = "api_request_duration_seconds", [API], CALL_SECONDS;
@@ -123,9 +123,9 @@ metrics! {
     poll: Poll {
         /// When a feed was last listed and all it listed was fetched or put down for fetching.
         last_success: LastTimes<2> = "poll_last_success_timestamp_seconds", [TENANT, CONTENT_TYPE];
-        /// Content blobs, by what became of them.
+        /// Content blobs, by what became of them (failed: a try that will be made again).
         content_blobs: Counters<3> = "content_blobs_total",
-            [TENANT, CONTENT_TYPE, closed("result", &["listed", "fetched", "failed", "expired"])];
+            [TENANT, CONTENT_TYPE, closed("result", &["listed", "fetched", "failed", "gone", "expired"])];
         /// Content blobs that are listed and not fetched yet.
         content_blobs_pending: Gauges<2> = "content_blobs_pending", [TENANT, CONTENT_TYPE];
         /// Age of a content blob when it was fetched.
@@ -164,6 +164,8 @@ metrics! {
         watermark: Gauges<1> = "watermark_timestamp_seconds", [TENANT];
         /// Rules, by how they loaded.
         rules_loaded: Gauges<1> = "rules_loaded", [closed("status", &["enabled", "disabled", "broken"])];
+        /// The epoch of the rule set that records were last judged by.
+        rule_set_epoch: Gauges<0> = "rule_set_epoch", [];
         /// Records that a rule was evaluated on.
         rule_evaluations: Counters<1> = "rule_evaluations_total", [RULE];
         /// Records that a rule matched.

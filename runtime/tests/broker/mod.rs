@@ -12,9 +12,12 @@ pub struct Broker {
     folder: PathBuf,
     /// `127.0.0.1:port`, one for each node.
     pub addresses: Vec<String>,
-    /// The same nodes, where clients sign in with SCRAM-SHA-256.
+    /// The same nodes, where clients sign in with SCRAM-SHA-256 or OAUTHBEARER.
     #[allow(dead_code)] // Each test program uses what it needs.
     pub addresses_sasl: Vec<String>,
+    /// The same nodes with TLS.
+    #[allow(dead_code)] // As above.
+    pub addresses_tls: Vec<String>,
     /// Ends with us, however we end, and stops the broker then.
     _stopper: Child,
 }
@@ -26,6 +29,12 @@ pub fn broker() -> Option<&'static Broker> {
 }
 
 impl Broker {
+    /// The authority that the nodes' certificate is of.
+    #[allow(dead_code)] // As above.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.join("ca.pem")
+    }
+
     /// SIGKILL for a node, counted from 1.
     #[allow(dead_code)] // As above.
     pub fn kill(&self, node: u32) {
@@ -72,6 +81,12 @@ pub fn start(name: &str) -> Option<Broker> {
         let text = std::fs::read_to_string(folder.join(file)).unwrap();
         text.trim().split(',').map(str::to_owned).collect()
     };
-    let (addresses, addresses_sasl) = (addresses("bootstrap"), addresses("bootstrap-sasl"));
-    Some(Broker { script, folder, addresses, addresses_sasl, _stopper: stopper })
+    Some(Broker {
+        addresses: addresses("bootstrap"),
+        addresses_sasl: addresses("bootstrap-sasl"),
+        addresses_tls: addresses("bootstrap-tls"),
+        script,
+        folder,
+        _stopper: stopper,
+    })
 }

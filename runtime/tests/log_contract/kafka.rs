@@ -1,6 +1,7 @@
 //! What only Kafka can do wrong.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -189,12 +190,75 @@ async fn a_broker_that_is_killed_and_started_again_loses_and_doubles_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tls_opens_with_the_right_authority_and_with_no_other() {
+    let Some(settings) = settings("tls") else { return };
+    let broker = broker::broker().unwrap();
+    let secure = |tls_ca_file| Settings {
+        brokers: broker.addresses_tls.clone(),
+        security: Security { tls: true, tls_ca_file, sasl: None },
+        ..settings.clone()
+    };
+    assert_eq!(refused(secure(Some(broker.ca_file()))).await, "opened");
+    let message = refused(secure(None)).await;
+    assert!(message.contains("TLS with the brokers fails") && message.contains("tls_ca_file"), "{message}");
+}
+
+/// `{"alg":"none"}`, `{"sub":"harrier","iat":1700000000,"exp":4102444800}` and no signature: what a broker for
+/// development takes.
+const TOKEN: &str = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJoYXJyaWVyIiwiaWF0IjoxNzAwMDAwMDAwLCJleHAiOjQxMDI0NDQ4MDB9.";
+
+/// An authority that has one token for whoever knows its secret.
+fn token_endpoint() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let mut request = vec![0; 8192];
+            let read = connection.read(&mut request).unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..read]).to_lowercase();
+            // "harrier:hunting" in Basic authentication.
+            let known = request.contains("authorization: basic agfycmllcjpodw50aw5n");
+            let (status, body) = match known {
+                true => ("200 OK", format!(r#"{{"access_token":"{TOKEN}","token_type":"Bearer","expires_in":3600}}"#)),
+                false => ("401 Unauthorized", r#"{"error":"invalid_client"}"#.to_owned()),
+            };
+            let length = body.len();
+            // A client that has gone is no concern of this one's.
+            let _ = write!(
+                connection,
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    format!("http://{address}/token")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_signs_in_and_a_wrong_secret_is_said() {
+    let Some(settings) = settings("token") else { return };
+    let endpoint = token_endpoint();
+    let with = |secret: &str| {
+        let (endpoint, client_id, client_secret) = (endpoint.clone(), "harrier".into(), Secret::new(secret));
+        let sasl = Some(Sasl::Token { endpoint, client_id, client_secret, scope: None });
+        Settings {
+            brokers: broker::broker().unwrap().addresses_sasl.clone(),
+            security: Security { sasl, ..Security::default() },
+            brokers_within: Duration::from_secs(20),
+            ..settings.clone()
+        }
+    };
+    assert_eq!(refused(with("hunting")).await, "opened");
+    let message = refused(with("wrong")).await;
+    assert!(message.contains("refuse the sign-in") && message.contains("client_secret_file"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_operator_must_change_is_said_in_one_line() {
     let Some(good) = settings("refused") else { return };
     let sasl = |username: &str, password: &str| Settings {
         brokers: broker::broker().unwrap().addresses_sasl.clone(),
         security: Security {
-            sasl: Some(Sasl {
+            sasl: Some(Sasl::Password {
                 mechanism: "SCRAM-SHA-256".into(),
                 username: username.into(),
                 password: Secret::new(password),

@@ -62,7 +62,8 @@ impl Poller {
     pub fn new(source: TenantSource, pace: Pace) -> Result<Poller, SettingsError> {
         source.check()?;
         pace.check()?;
-        Ok(Poller { source: Arc::new(source), pace: Arc::new(pace), http: Http::new()? })
+        let http = Http::new(&pace)?;
+        Ok(Poller { source: Arc::new(source), pace: Arc::new(pace), http })
     }
 
     /// Polls until the end is asked for. `health` says at any time what keeps the tenant, or one of its feeds, from

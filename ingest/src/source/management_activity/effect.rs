@@ -60,6 +60,11 @@ pub enum Note {
         count: u64,
         behind_mark: u64,
     },
+    /// A reconciliation has found blobs that no earlier listing had shown.
+    ListedLate {
+        feed: String,
+        count: u64,
+    },
     BlobFetched {
         feed: String,
         blob: String,

@@ -6,12 +6,14 @@
 //!   transaction that writes a ledger row for every blob on them. It is never derived from the time of a blob or of a
 //!   record. Each listing reaches back over the overlap, because nothing says that a blob cannot appear late; and its
 //!   start is never the moment of a blob, because the service answers that with a partial one.
+//! * What is listed later than the overlap reaches back is found by a sweep: from time to time everything that the
+//!   service still lists is listed once more, window by window beside the front, whose cursor it does not move.
 //! * The mark is the least of: the cursor less a margin; the availability of the oldest blob that is neither
 //!   committed nor a recorded gap. It never goes back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use schemas::message::CoverageState;
 use schemas::tenant::Tenant;
 use sha2::{Digest, Sha256};
@@ -20,7 +22,9 @@ use url::Url;
 use super::effect::{Effects, Note, Unreadable, coverage};
 use super::limits::longest_wait;
 use super::settings::Pace;
-use super::wire::{Api, BlobKey, BlobRead, Entry};
+use super::skew::Moment;
+use super::window::{self, Window, second};
+use super::wire::{Api, BlobKey, BlobRead, Entry, Pass};
 use crate::hex;
 use crate::ledger::{BlobRow, BlobState, Change, FeedRow, ROW_DAYS_KEPT, Retrying};
 
@@ -29,6 +33,9 @@ const PAGES_MAX: u32 = 10_000;
 
 /// After so many failures in a row on one page, the window is begun again from its first.
 const PAGE_FAILURES_MAX: u32 = 5;
+
+/// A blob that fails so long after its expiration is lost, whatever the service says instead of saying so.
+const EXPIRED_FOR_SURE: TimeDelta = TimeDelta::hours(1);
 
 /// Blobs waiting at most before no further window is listed: they take memory, and the ledger knows none of the rest.
 const PENDING_MAX: usize = 50_000;
@@ -50,7 +57,10 @@ pub struct Feed {
     later: BTreeSet<(DateTime<Utc>, BlobKey)>,
     /// Moments that cannot be had, to be left out of what is called complete.
     gaps: BTreeSet<DateTime<Utc>>,
-    listing: Listing,
+    front: Listing,
+    sweep: Listing,
+    /// Up to where the sweep has come; none between two.
+    swept_to: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +68,8 @@ struct Pending {
     uri: String,
     expires: Option<DateTime<Utc>>,
     retrying: Option<Retrying>,
+    /// How often it was answered as if it were not there.
+    absences: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -66,33 +78,6 @@ struct Listing {
     in_flight: bool,
     failures: u32,
     window: Option<Window>,
-}
-
-/// A window being listed.
-#[derive(Clone, Debug)]
-struct Window {
-    start: DateTime<Utc>,
-    /// What the cursor becomes when all of it has been listed.
-    cursor_after: DateTime<Utc>,
-    /// Whether it reaches the present.
-    is_last: bool,
-    /// The page to read; none for the first.
-    page: Option<Url>,
-    end: DateTime<Utc>,
-    pages: u32,
-    /// A stretch before `start` that was never listed and cannot be any more.
-    is_behind: bool,
-}
-
-/// The moment, as seen by both clocks: which one is right does not matter if each is used where it does no harm.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// This machine's.
-    pub now: DateTime<Utc>,
-    /// The earlier one: for what must not run ahead (cursor, mark).
-    pub low: DateTime<Utc>,
-    /// The later one: for what must not be asked for any more.
-    pub high: DateTime<Utc>,
 }
 
 impl Feed {
@@ -110,7 +95,9 @@ impl Feed {
         row.cursor.take_if(|cursor| *cursor > now + CURSOR_AHEAD);
         row.started = row.started.map(|started| started.min(now));
         row.warming_since = row.warming_since.map(|since| since.min(now));
-        let listing = Listing { due: now, in_flight: false, failures: 0, window: None };
+        row.swept = row.swept.map(|swept| swept.min(now));
+        let due = |due| Listing { due, in_flight: false, failures: 0, window: None };
+        let (front, sweep) = (due(now), due(row.swept.unwrap_or(now) + pace.sweep_interval));
         let mut feed = Feed {
             tenant,
             content_type,
@@ -120,7 +107,9 @@ impl Feed {
             ready: BTreeSet::new(),
             later: BTreeSet::new(),
             gaps: BTreeSet::new(),
-            listing,
+            front,
+            sweep,
+            swept_to: None,
         };
         for (id, mut row) in blobs {
             if let BlobState::Retrying(retrying) = &mut row.state {
@@ -155,7 +144,7 @@ impl Feed {
         if retrying.as_ref().is_some_and(|retrying| retrying.is_gap) {
             self.gaps.insert(second(key.created));
         }
-        self.pending.insert(key, Pending { uri: row.uri, expires: row.expires, retrying });
+        self.pending.insert(key, Pending { uri: row.uri, expires: row.expires, retrying, absences: 0 });
     }
 
     pub fn row(&self) -> &FeedRow {
@@ -173,65 +162,122 @@ impl Feed {
 
     /// When there is something to do here that is not yet due.
     pub fn next_due(&self, may_list: bool) -> Option<DateTime<Utc>> {
-        let can_list = may_list && !self.listing.in_flight && self.pending.len() < PENDING_MAX;
-        let listing = can_list.then_some(self.listing.due);
+        let can_list = |pass| may_list && self.may_list(pass);
+        let front = can_list(Pass::Front).then_some(self.front.due);
+        let sweep = can_list(Pass::Sweep).then_some(self.sweep.due);
         let retry = self.later.first().map(|(at, _)| *at);
-        listing.into_iter().chain(retry).min()
+        front.into_iter().chain(sweep).chain(retry).min()
+    }
+
+    /// Whether a pass may go on as soon as it is due. The sweep waits until the front has caught up.
+    fn may_list(&self, pass: Pass) -> bool {
+        let is_behind = self.row.cursor.is_none() || self.front.window.is_some();
+        let listing = if pass == Pass::Front { &self.front } else { &self.sweep };
+        !listing.in_flight && self.pending.len() < PENDING_MAX && (pass == Pass::Front || !is_behind)
+    }
+
+    fn of(&mut self, pass: Pass) -> &mut Listing {
+        match pass {
+            Pass::Front => &mut self.front,
+            Pass::Sweep => &mut self.sweep,
+        }
     }
 
     /// Lists now, whatever the interval says.
     pub fn list_now(&mut self, now: DateTime<Utc>) {
-        self.listing.due = self.listing.due.min(now);
-        self.listing.failures = 0;
+        self.front.due = self.front.due.min(now);
+        self.front.failures = 0;
     }
 
     /// The page to list, if one is due.
-    pub fn next_listing(&mut self, api: &Api, pace: &Pace, moment: Moment) -> Option<Url> {
-        let listing = &mut self.listing;
-        if listing.in_flight || listing.due > moment.now || self.pending.len() >= PENDING_MAX {
+    pub fn next_listing(&mut self, pass: Pass, api: &Api, pace: &Pace, moment: Moment) -> Option<Url> {
+        if !self.may_list(pass) || self.of(pass).due > moment.now {
             return None;
         }
+        let next = match pass {
+            Pass::Front => window::front(&self.row, pace, moment),
+            Pass::Sweep => window::sweep(self.swept_to, self.row.cursor.unwrap_or(moment.low), pace, moment),
+        };
+        let listing = self.of(pass);
+        listing.in_flight = true;
         // A window of which no page has come yet is made anew: it may have waited until it reached too far back.
         listing.window.take_if(|window| window.page.is_none());
-        let window = listing.window.get_or_insert_with(|| window(&self.row, pace, moment));
-        listing.in_flight = true;
-        let first = || api.list(&self.content_type, window.start, window.end);
-        Some(window.page.clone().unwrap_or_else(first))
+        let window = listing.window.get_or_insert(next);
+        let (start, end, page) = (window.start, window.end, window.page.clone());
+        Some(page.unwrap_or_else(|| api.list(&self.content_type, start, end)))
     }
 
     /// A page was read. `next` is the address of the following one.
-    pub fn listed(&mut self, entries: Vec<Entry>, next: Option<Url>, pace: &Pace, moment: Moment) -> Effects {
+    pub fn listed(
+        &mut self,
+        pass: Pass,
+        entries: Vec<Entry>,
+        next: Option<Url>,
+        pace: &Pace,
+        moment: Moment,
+    ) -> Effects {
         let mut effects = Effects::default();
-        self.listing.in_flight = false;
-        self.listing.failures = 0;
-        let Some(mut window) = self.listing.window.take() else { return effects };
-        self.take_entries(entries, &window, moment.now, &mut effects);
+        let listing = self.of(pass);
+        listing.in_flight = false;
+        listing.failures = 0;
+        let Some(mut window) = listing.window.take() else { return effects };
+        self.take_entries(pass, entries, &window, moment.now, &mut effects);
         window.pages += 1;
-        if let Some(next) = next
-            && window.pages < PAGES_MAX
-        {
-            window.page = Some(next);
-            self.listing.due = moment.now;
-            self.listing.window = Some(window);
+        if next.is_some() && window.pages < PAGES_MAX {
+            window.page = next;
+            let listing = self.of(pass);
+            listing.due = moment.now;
+            listing.window = Some(window);
             return effects;
         }
+        if next.is_some() {
+            let stretch = (window.start, window.cursor_after);
+            let reason = "a listing named ever another page; what comes after the first 10,000 was not read";
+            effects.coverage.push(coverage(&self.tenant, &self.content_type, stretch, CoverageState::Partial, reason));
+        }
+        match pass {
+            Pass::Front => self.front_listed(&window, pace, moment, &mut effects),
+            Pass::Sweep => self.sweep_listed(&window, pace, moment, &mut effects),
+        }
+        effects
+    }
+
+    fn sweep_listed(&mut self, window: &Window, pace: &Pace, moment: Moment, effects: &mut Effects) {
+        if !window.is_last {
+            self.swept_to = Some(window.cursor_after);
+            self.sweep.due = moment.now;
+            return;
+        }
+        self.swept_to = None;
+        self.row.swept = Some(moment.now);
+        self.sweep.due = moment.now + pace.sweep_interval;
+        self.save(effects);
+    }
+
+    fn front_listed(&mut self, window: &Window, pace: &Pace, moment: Moment, effects: &mut Effects) {
         if window.is_behind {
             let from = self.row.covered.or(self.row.cursor).unwrap_or(window.start);
             let reason = "harrier did not list this stretch within the seven days that the service keeps it";
-            self.tell(&mut effects, (from, window.start), CoverageState::Missing, reason);
+            self.tell(effects, (from, window.start), CoverageState::Missing, reason);
         }
         self.row.cursor = self.row.cursor.max(Some(window.cursor_after));
         if self.row.covered.is_none() {
             self.row.covered = Some(window.start);
         }
-        self.listing.due = if window.is_last { moment.now + pace.poll_interval } else { moment.now };
+        self.front.due = if window.is_last { moment.now + pace.poll_interval } else { moment.now };
         effects.notes.push(Note::Listed { feed: self.content_type.clone() });
-        self.settle(pace, moment.now, &mut effects);
-        self.save(&mut effects);
-        effects
+        self.settle(pace, moment.now, effects);
+        self.save(effects);
     }
 
-    fn take_entries(&mut self, entries: Vec<Entry>, window: &Window, now: DateTime<Utc>, effects: &mut Effects) {
+    fn take_entries(
+        &mut self,
+        pass: Pass,
+        entries: Vec<Entry>,
+        window: &Window,
+        now: DateTime<Utc>,
+        effects: &mut Effects,
+    ) {
         let (mut count, mut behind_mark) = (0, 0);
         for entry in entries {
             match entry {
@@ -243,7 +289,7 @@ impl Feed {
                     count += 1;
                     behind_mark += u64::from(self.row.mark.is_some_and(|mark| created < mark));
                     let key = BlobKey { created, id };
-                    let pending = Pending { uri, expires, retrying: None };
+                    let pending = Pending { uri, expires, retrying: None, absences: 0 };
                     effects.changes.push(self.blob_change(&key, &pending, BlobState::Listed));
                     self.ready.insert(key.clone());
                     self.pending.insert(key, pending);
@@ -254,6 +300,9 @@ impl Feed {
         if count > 0 {
             self.row.warming_since = None;
             effects.notes.push(Note::BlobsListed { feed: self.content_type.clone(), count, behind_mark });
+            if pass == Pass::Sweep {
+                effects.notes.push(Note::ListedLate { feed: self.content_type.clone(), count });
+            }
         }
     }
 
@@ -273,29 +322,30 @@ impl Feed {
     }
 
     /// The listing failed and is tried again after `wait`.
-    pub fn listing_failed(&mut self, wait: TimeDelta, now: DateTime<Utc>) {
-        self.listing.in_flight = false;
-        self.listing.failures += 1;
-        self.listing.due = now + wait;
-        if self.listing.failures.is_multiple_of(PAGE_FAILURES_MAX) {
-            self.listing.window = None;
+    pub fn listing_failed(&mut self, pass: Pass, wait: TimeDelta, now: DateTime<Utc>) {
+        let listing = self.of(pass);
+        listing.in_flight = false;
+        listing.failures += 1;
+        listing.due = now + wait;
+        if listing.failures.is_multiple_of(PAGE_FAILURES_MAX) {
+            listing.window = None;
         }
     }
 
     /// The window, or its page, is not valid any more: begin with a new one.
-    pub fn restart_window(&mut self, wait: TimeDelta, now: DateTime<Utc>) {
-        self.listing_failed(wait, now);
-        self.listing.window = None;
+    pub fn restart_window(&mut self, pass: Pass, wait: TimeDelta, now: DateTime<Utc>) {
+        self.listing_failed(pass, wait, now);
+        self.of(pass).window = None;
     }
 
     /// Failures of the listing in a row.
-    pub fn listing_failures(&self) -> u32 {
-        self.listing.failures
+    pub fn listing_failures(&self, pass: Pass) -> u32 {
+        if pass == Pass::Front { self.front.failures } else { self.sweep.failures }
     }
 
     /// The listing was not answered for a reason that is not its own.
-    pub fn listing_postponed(&mut self) {
-        self.listing.in_flight = false;
+    pub fn listing_postponed(&mut self, pass: Pass) {
+        self.of(pass).in_flight = false;
     }
 
     /// The next blob to fetch, and where it is said to be.
@@ -356,6 +406,10 @@ impl Feed {
     /// A blob could not be fetched and is tried again after `wait`.
     pub fn blob_failed(&mut self, key: &BlobKey, error: &str, wait: TimeDelta, pace: &Pace, moment: Moment) -> Effects {
         let mut effects = Effects::default();
+        let expires = self.pending.get(key).and_then(|pending| pending.expires);
+        if expires.is_some_and(|expires| expires + EXPIRED_FOR_SURE < moment.low) {
+            return self.blob_lost(key, true, error, pace, moment);
+        }
         let Some(mut pending) = self.pending.remove(key) else { return effects };
         let next_try = moment.now + wait;
         let mut retrying = pending.retrying.take().unwrap_or(Retrying {
@@ -384,6 +438,13 @@ impl Feed {
         effects
     }
 
+    /// A blob was answered as if it were not there. Returns how often in this life.
+    pub fn blob_absent(&mut self, key: &BlobKey) -> u32 {
+        let Some(pending) = self.pending.get_mut(key) else { return 0 };
+        pending.absences += 1;
+        pending.absences
+    }
+
     /// How often a blob has failed.
     pub fn blob_attempts(&self, key: &BlobKey) -> u32 {
         let retrying = self.pending.get(key).and_then(|pending| pending.retrying.as_ref());
@@ -397,12 +458,9 @@ impl Feed {
         }
     }
 
-    /// Harrier asks for the subscription to be started.
-    pub fn starting(&mut self, now: DateTime<Utc>) -> Effects {
+    /// The service has answered a request to start the subscription. Saved with what comes of it.
+    pub fn start_answered(&mut self, now: DateTime<Utc>) {
         self.row.started = Some(now);
-        let mut effects = Effects::default();
-        self.save(&mut effects);
-        effects
     }
 
     /// The subscription was started, and was not before.
@@ -554,23 +612,4 @@ impl Feed {
         // Earlier gaps are told; those of blobs that may still come are looked up by their own moment.
         self.gaps = self.gaps.split_off(&second(until));
     }
-}
-
-/// The next window: from the cursor less the overlap, or as far back as the service reaches.
-fn window(row: &FeedRow, pace: &Pace, moment: Moment) -> Window {
-    let floor = moment.high - pace.reach;
-    let wanted = row.cursor.map_or(floor, |cursor| (cursor - pace.overlap).min(moment.low));
-    // To the whole second: down, so that nothing is left out, but not over the floor.
-    let start = if wanted > floor { second(wanted) } else { second(floor) + TimeDelta::seconds(1) };
-    let far = start + pace.window;
-    let is_last = far >= moment.low;
-    // The service takes an end in the future; this second's blobs are listed too, but counted only up to now.
-    let end = if is_last { second(moment.low) + TimeDelta::seconds(1) } else { far };
-    let cursor_after = if is_last { moment.low } else { far };
-    let is_behind = row.cursor.is_some_and(|cursor| cursor < start);
-    Window { start, cursor_after, is_last, page: None, end: end.min(far), pages: 0, is_behind }
-}
-
-fn second(time: DateTime<Utc>) -> DateTime<Utc> {
-    time.duration_trunc(TimeDelta::seconds(1)).unwrap_or(time)
 }

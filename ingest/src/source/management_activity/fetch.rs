@@ -5,6 +5,7 @@
 //! nothing about the blob: only when the body has been seen to its valid end (all announced bytes, one JSON array,
 //! nothing behind it) are the last records handed back, for the transaction in which the ledger calls it committed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,8 +14,9 @@ use reqwest::header::{CONTENT_LENGTH, DATE, HeaderMap, RETRY_AFTER};
 use runtime::log::{LogError, Output};
 use schemas::envelope::Origin;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
-use super::settings::SettingsError;
+use super::settings::{Pace, SettingsError};
 use super::wire::{Answer, BlobRead, Call, Outcome, Trouble, What};
 use super::writer::Writer;
 use crate::hex;
@@ -25,7 +27,11 @@ use crate::splitter::{Element, Framing, Splitter};
 pub const CHUNK_RECORDS_MAX: usize = 2_000;
 
 /// Bytes of records committed at once, a single larger record aside.
-pub const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const CHUNK_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Blobs read at once in this process, beyond the one that each tenant may always read: each takes the memory of a chunk
+/// or two, and a tenant whose blobs come slowly must not keep the others from theirs.
+const BLOBS_SHARED_MAX: usize = 24;
 
 /// Largest answer that is not a blob: a listing's page of tens of thousands of blobs.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -36,17 +42,20 @@ const BLOB_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 /// How much of an error envelope that came in a blob's place is kept.
 const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From one piece of an answer to the next, the first one included. Listings of busy tenants take half a minute.
-const READ_TIMEOUT: Duration = Duration::from_secs(90);
-/// For a whole answer that is not a blob.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(180);
-/// For a whole blob.
-const BLOB_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Requests kept open to one host for the next request at most; as many as are in flight at once.
+const IDLE_CONNECTIONS_MAX: usize = 8;
 
-/// Sends requests.
+static BLOBS_SHARED: Semaphore = Semaphore::const_new(BLOBS_SHARED_MAX);
+
+/// Sends the requests of one tenant.
 #[derive(Clone, Debug)]
-pub struct Http(reqwest::Client);
+pub struct Http {
+    client: reqwest::Client,
+    answer_timeout: Duration,
+    blob_timeout: Duration,
+    /// The blob that this tenant may read whatever the others do.
+    own_blob: Arc<Semaphore>,
+}
 
 /// What came of a call, and the last records of a blob that go with it.
 #[derive(Debug)]
@@ -59,17 +68,24 @@ pub struct Heard {
 }
 
 impl Http {
-    pub fn new() -> Result<Http, SettingsError> {
+    pub fn new(pace: &Pace) -> Result<Http, SettingsError> {
+        let duration = |delta: TimeDelta| delta.to_std().unwrap_or_default();
         let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .connect_timeout(duration(pace.connect_timeout))
+            .read_timeout(duration(pace.idle_timeout))
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             // A redirection leads where no token must go.
             .redirect(reqwest::redirect::Policy::none())
             // Unconfirmed for this API, and a small body could unpack to an endless one.
             .no_gzip()
             .user_agent(concat!("harrier/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Http(client.map_err(|_| SettingsError::Client)?))
+        Ok(Http {
+            client: client.map_err(|_| SettingsError::Client)?,
+            answer_timeout: duration(pace.answer_timeout),
+            blob_timeout: duration(pace.blob_timeout),
+            own_blob: Arc::new(Semaphore::new(1)),
+        })
     }
 
     /// Sends a call and reads what comes. An error is the log's; whatever the network does is an outcome.
@@ -79,8 +95,17 @@ impl Http {
         form: Option<[(&'static str, String); 4]>,
         blob: Option<BlobContext>,
     ) -> Result<Heard, LogError> {
+        // Held until the blob is read. Neither is ever closed.
+        let _turn = match blob {
+            Some(_) => tokio::select! {
+                biased;
+                turn = self.own_blob.acquire() => turn.ok(),
+                turn = BLOBS_SHARED.acquire() => turn.ok(),
+            },
+            None => None,
+        };
         let begun = Instant::now();
-        let limit = if blob.is_some() { BLOB_TIMEOUT } else { ANSWER_TIMEOUT };
+        let limit = if blob.is_some() { self.blob_timeout } else { self.answer_timeout };
         let mut heard =
             Heard { call, outcome: Outcome::Failed(Trouble::Timeout), tail: Vec::new(), status: None, duration: limit };
         let work = async {
@@ -104,9 +129,9 @@ impl Http {
 
     fn request(&self, call: &Call, form: Option<&[(&'static str, String); 4]>) -> reqwest::RequestBuilder {
         let request = match call.what {
-            What::Token => self.0.post(call.url.clone()),
-            What::Start { .. } => self.0.post(call.url.clone()).header(CONTENT_LENGTH, 0),
-            What::Subscriptions | What::List { .. } | What::Blob { .. } => self.0.get(call.url.clone()),
+            What::Token => self.client.post(call.url.clone()),
+            What::Start { .. } => self.client.post(call.url.clone()).header(CONTENT_LENGTH, 0),
+            What::Subscriptions | What::List { .. } | What::Blob { .. } => self.client.get(call.url.clone()),
         };
         match (&call.token, form) {
             (Some(token), _) => request.bearer_auth(token.value.expose()),
@@ -145,11 +170,12 @@ async fn answer(mut response: Response) -> Outcome {
 
 fn head(response: &Response) -> Answer {
     let headers = response.headers();
+    let date = text(headers, DATE.as_str()).and_then(moment);
     Answer {
         status: response.status().as_u16(),
         next_page: text(headers, "NextPageUri").map(str::to_owned),
-        retry_after: text(headers, RETRY_AFTER.as_str()).and_then(retry_after),
-        date: date(headers),
+        retry_after: text(headers, RETRY_AFTER.as_str()).and_then(|text| retry_after(text, date)),
+        date,
         body: Vec::new(),
     }
 }
@@ -158,14 +184,17 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
-    let date = DateTime::parse_from_rfc2822(text(headers, DATE.as_str())?).ok()?;
-    Some(date.with_timezone(&Utc))
+fn moment(text: &str) -> Option<DateTime<Utc>> {
+    Some(DateTime::parse_from_rfc2822(text.trim()).ok()?.with_timezone(&Utc))
 }
 
-/// Seconds. The other form, a date, is not used by Microsoft; backing off by ourselves serves as well.
-fn retry_after(text: &str) -> Option<TimeDelta> {
-    text.trim().parse::<u32>().ok().map(|seconds| TimeDelta::seconds(i64::from(seconds)))
+/// Seconds, or a moment by the service's clock: taken as what is left of it from `date` on, so that no other clock comes
+/// in.
+fn retry_after(text: &str, date: Option<DateTime<Utc>>) -> Option<TimeDelta> {
+    match text.trim().parse::<u32>() {
+        Ok(seconds) => Some(TimeDelta::seconds(i64::from(seconds))),
+        Err(_) => Some((moment(text)? - date?).max(TimeDelta::zero())),
+    }
 }
 
 /// What reading a blob needs.
@@ -223,7 +252,10 @@ impl BlobContext {
         if summary.arrays == 0 && summary.lone_values > 0 {
             return Ok((Outcome::Answer(head), Vec::new()));
         }
-        // No array at all is an empty body: it has been seen, and means no records.
+        // Nothing at all: a proxy's, most likely. An empty blob is an empty array.
+        if summary.arrays == 0 && summary.lone_values == 0 {
+            return Ok((Outcome::Failed(Trouble::Empty), Vec::new()));
+        }
         if summary.lone_values > 0 || summary.arrays > 1 {
             return Ok((Outcome::Failed(Trouble::NotAnArray), Vec::new()));
         }

@@ -25,6 +25,9 @@ pub struct Lane {
     pub standing: Standing,
     /// It was disabled, not absent, when it was last to be started.
     pub was_disabled: bool,
+    /// Starts that failed in a row, and when the next may be tried.
+    pub start_failures: u32,
+    pub start_again: DateTime<Utc>,
     pub stopped: Option<Stopped>,
 }
 
@@ -43,22 +46,26 @@ impl Lane {
             self.was_disabled = false;
             return self.feed.enabled(now);
         }
+        if matches!(self.standing, Standing::Starting | Standing::ToStart) {
+            // Known already: this was asked before it was started.
+            return Effects::default();
+        }
         let is_disabled = enabled == Some(false);
         if is_disabled && (self.was_disabled || self.feed.row().disabled) {
             // Starting it has been tried once: now it is for people to see.
             self.standing = Standing::Disabled;
             return self.feed.disabled(pace, now);
         }
-        if self.standing != Standing::Starting {
-            self.standing = Standing::ToStart;
-            self.was_disabled = is_disabled;
-        }
+        self.standing = Standing::ToStart;
+        self.was_disabled = is_disabled;
         Effects::default()
     }
 
     /// When the subscription is to be started.
     pub fn start_due(&self, pace: &Pace) -> Option<DateTime<Utc>> {
-        let allowed = self.feed.row().started.map_or(DateTime::UNIX_EPOCH, |last| last + pace.start_interval);
+        // A start that got no answer counts for nothing: waiting a quarter of an hour for it would lose what comes meanwhile.
+        let answered = self.feed.row().started.map_or(DateTime::UNIX_EPOCH, |last| last + pace.start_interval);
+        let allowed = answered.max(self.start_again);
         let resumed = self.stopped.as_ref().map_or(allowed, |stopped| stopped.until.max(allowed));
         (self.standing == Standing::ToStart).then_some(resumed)
     }

@@ -13,6 +13,9 @@ const TROUBLES_TO_PAUSE: u32 = 5;
 /// Requests that may be sent at once after a pause, before the rate binds.
 const BURST: i32 = 50;
 
+/// The rate is never throttled below this part of what is allowed, and grows by it.
+const RATE_STEPS: u32 = 10;
+
 /// The pace of requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -24,6 +27,8 @@ pub struct Limits {
     quiet_until: DateTime<Utc>,
     /// The moment at which all requests so far would have been sent at the even rate.
     paid_until: DateTime<Utc>,
+    /// Requests a minute now: less after throttling, then more again.
+    rate: u32,
     random: u64,
 }
 
@@ -37,19 +42,24 @@ impl Limits {
             throttles: 0,
             quiet_until: now,
             paid_until: now,
+            rate: pace.requests_per_minute,
             random: seed,
         }
     }
 
     /// When the next request may be sent: none if one in flight must come back first.
     pub fn free_at(&self, pace: &Pace) -> Option<DateTime<Utc>> {
-        let credit = interval(pace) * BURST;
+        let credit = self.interval() * burst(pace);
         (self.in_flight < self.allowed).then(|| self.quiet_until.max(self.paid_until - credit))
     }
 
-    pub fn sent(&mut self, pace: &Pace, now: DateTime<Utc>) {
+    pub fn sent(&mut self, now: DateTime<Utc>) {
         self.in_flight += 1;
-        self.paid_until = self.paid_until.max(now) + interval(pace);
+        self.paid_until = self.paid_until.max(now) + self.interval();
+    }
+
+    fn interval(&self) -> TimeDelta {
+        TimeDelta::microseconds(60_000_000 / i64::from(self.rate.max(1)))
     }
 
     /// Any answer came, or none will.
@@ -64,6 +74,8 @@ impl Limits {
         if self.successes >= SUCCESSES_TO_GROW {
             self.successes = 0;
             self.allowed = (self.allowed + 1).min(pace.concurrency_max);
+            self.rate =
+                self.rate.saturating_add(pace.requests_per_minute / RATE_STEPS + 1).min(pace.requests_per_minute);
         }
     }
 
@@ -73,6 +85,7 @@ impl Limits {
         if self.quiet_until <= now {
             self.throttles += 1;
             self.allowed = (self.allowed / 2).max(1);
+            self.rate = (self.rate / 2).max(pace.requests_per_minute / RATE_STEPS).max(1);
             self.successes = 0;
         }
         let wait = self.wait(pace, self.throttles, retry_after);
@@ -127,8 +140,9 @@ pub fn longest_wait(pace: &Pace, times: u32) -> TimeDelta {
     doubled(pace, times) * 3 / 2
 }
 
-fn interval(pace: &Pace) -> TimeDelta {
-    TimeDelta::microseconds(60_000_000 / i64::from(pace.requests_per_minute.max(1)))
+/// A tenant with a small allowance must not spend it all at once.
+fn burst(pace: &Pace) -> i32 {
+    BURST.min(i32::try_from(pace.requests_per_minute).unwrap_or(BURST))
 }
 
 #[cfg(test)]
@@ -141,7 +155,7 @@ mod tests {
         let now = "2026-11-22T10:00:00Z".parse().unwrap();
         let mut limits = Limits::new(&pace, 7, now);
         for _ in 0..8 {
-            limits.sent(&pace, now);
+            limits.sent(now);
         }
         assert_eq!(limits.free_at(&pace), None);
         for _ in 0..8 {
@@ -149,12 +163,26 @@ mod tests {
             let wait = limits.throttled(&pace, None, now);
             assert!((TimeDelta::seconds(30)..=TimeDelta::seconds(45)).contains(&wait));
         }
-        assert_eq!(limits.allowed, 4);
+        assert_eq!((limits.allowed, limits.rate), (4, 500));
         assert!(limits.free_at(&pace).unwrap() >= now + TimeDelta::seconds(30));
         let later = now + TimeDelta::minutes(2);
         assert!(limits.throttled(&pace, None, later) >= TimeDelta::seconds(60));
         assert!(limits.throttled(&pace, Some(TimeDelta::seconds(7)), later) < TimeDelta::seconds(11));
         assert!(limits.throttled(&pace, Some(TimeDelta::days(9)), later) < TimeDelta::minutes(91));
+    }
+
+    #[test]
+    fn what_was_throttled_grows_back_to_what_is_allowed() {
+        let pace = Pace::default();
+        let mut now = "2026-11-22T10:00:00Z".parse().unwrap();
+        let mut limits = Limits::new(&pace, 7, now);
+        for _ in 0..20 {
+            now += TimeDelta::hours(1);
+            limits.throttled(&pace, None, now);
+        }
+        assert_eq!((limits.allowed, limits.rate), (1, 100));
+        (0..9 * SUCCESSES_TO_GROW).for_each(|_| limits.succeeded(&pace));
+        assert_eq!((limits.allowed, limits.rate), (pace.concurrency_max, pace.requests_per_minute));
     }
 
     #[test]
@@ -165,7 +193,7 @@ mod tests {
         let (mut now, mut sent) = (start, 0);
         while now < start + TimeDelta::minutes(5) {
             now = limits.free_at(&pace).unwrap().max(now);
-            limits.sent(&pace, now);
+            limits.sent(now);
             limits.came_back();
             sent += 1;
         }

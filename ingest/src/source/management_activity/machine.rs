@@ -11,29 +11,22 @@ use runtime::config::Secret;
 
 use super::code::{Class, Refusal, understand};
 use super::effect::{Effects, Note};
-use super::feed::{Feed, Moment};
+use super::feed::Feed;
 use super::lane::{Lane, Standing, Stopped};
 use super::limits::Limits;
 use super::settings::{Pace, TenantSource};
+use super::skew::Skew;
 use super::wire::{
-    Answer, Api, BlobKey, Call, Outcome, Token, What, read_listing, read_subscription, read_subscriptions, read_token,
-    read_token_error,
+    Answer, Api, BlobKey, Call, Outcome, Pass, Token, Trouble, What, read_listing, read_subscription,
+    read_subscriptions, read_token, read_token_error,
 };
 use crate::ledger::{Ledger, PRUNED_ROWS_MAX};
-
-/// How far the two clocks may differ before it is worth telling, and before it is not believed at all: a server that is
-/// a day off is wrong itself.
-const CLOCK_OFF: TimeDelta = TimeDelta::minutes(5);
-const CLOCK_UNBELIEVABLE: TimeDelta = TimeDelta::hours(24);
-
-/// What a response's `Date`, in whole seconds and under way for a while, may differ by without meaning anything.
-const CLOCK_NOISE: TimeDelta = TimeDelta::seconds(5);
 
 /// A token that is not accepted again and again, although each is new: then waiting must begin.
 const TOKENS_REFUSED_MAX: u32 = 3;
 
-/// Answers of 404 without a code after which a blob counts as gone.
-const BARE_404_MAX: u32 = 3;
+/// Answers as if there were no blob, by 404 without a code or by an empty body, after which it is believed.
+const ABSENCES_MAX: u32 = 3;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -70,9 +63,7 @@ pub struct Machine {
     subscriptions_in_flight: bool,
     subscriptions_failures: u32,
     stopped: Option<Stopped>,
-    /// How far the service's clock is ahead of ours.
-    skew: TimeDelta,
-    skew_told: bool,
+    skew: Skew,
     /// The feed whose turn it is, so that a busy one does not starve the others.
     turn: usize,
     /// Whether it is the turn of a blob, not of a listing.
@@ -96,7 +87,8 @@ impl Machine {
             let blobs = ledger.blobs.remove(content_type).unwrap_or_default();
             let was_disabled = row.disabled;
             let feed = Feed::new(source.tenant.clone(), content_type.clone(), row, blobs, &pace, now);
-            Lane { feed, standing: Standing::Unknown, was_disabled, stopped: None }
+            let start_again = DateTime::UNIX_EPOCH;
+            Lane { feed, standing: Standing::Unknown, was_disabled, start_failures: 0, start_again, stopped: None }
         };
         Machine {
             lanes: source.content_types.iter().map(lane).collect(),
@@ -111,8 +103,7 @@ impl Machine {
             subscriptions_in_flight: false,
             subscriptions_failures: 0,
             stopped: None,
-            skew: TimeDelta::zero(),
-            skew_told: false,
+            skew: Skew::default(),
             turn: 0,
             blob_next: false,
         }
@@ -170,7 +161,7 @@ impl Machine {
 
     fn sent(&mut self, next: Next, now: DateTime<Utc>) -> Next {
         if matches!(next, Next::Call(_)) {
-            self.limits.sent(&self.pace, now);
+            self.limits.sent(now);
         }
         next
     }
@@ -213,20 +204,22 @@ impl Machine {
     }
 
     fn find_listing(&mut self, now: DateTime<Utc>) -> Option<Work> {
-        let moment = self.moment(now);
-        for at in self.order() {
+        let moment = self.skew.moment(now);
+        let fronts = self.order().map(|at| (Pass::Front, at));
+        // What is new goes before what may have been missed.
+        for (pass, at) in fronts.chain(self.order().map(|at| (Pass::Sweep, at))) {
             let Machine { api, pace, lanes, turn, .. } = self;
             let lane = &mut lanes[at];
             if lane.start_due(pace).is_some_and(|due| due <= now) {
                 lane.standing = Standing::Starting;
                 let url = api.start(&lane.feed.content_type);
-                return Some((What::Start { feed: at }, url, lane.feed.starting(now)));
+                return Some((What::Start { feed: at }, url, Effects::default()));
             }
             if lane.may_list(now)
-                && let Some(url) = lane.feed.next_listing(api, pace, moment)
+                && let Some(url) = lane.feed.next_listing(pass, api, pace, moment)
             {
                 *turn = at + 1;
-                return Some((What::List { feed: at }, url, Effects::default()));
+                return Some((What::List { feed: at, pass }, url, Effects::default()));
             }
         }
         None
@@ -248,11 +241,6 @@ impl Machine {
         None
     }
 
-    fn moment(&self, now: DateTime<Utc>) -> Moment {
-        let theirs = now + self.skew;
-        Moment { now, low: now.min(theirs), high: now.max(theirs) }
-    }
-
     /// Takes in what came of a call.
     pub fn heard(&mut self, call: Call, outcome: Outcome, now: DateTime<Utc>) -> Effects {
         self.limits.came_back();
@@ -260,18 +248,21 @@ impl Machine {
         if let Outcome::Answer(Answer { date: Some(date), .. })
         | Outcome::Blob(super::wire::BlobRead { date: Some(date), .. }) = &outcome
         {
-            effects.notes.extend(self.compare_clocks(*date, now));
+            effects.notes.extend(self.skew.compare(*date, now));
         }
         let more = match (call.what.clone(), outcome) {
             (What::Token, outcome) => self.heard_token(outcome, now),
             (What::Blob { feed, blob }, Outcome::Blob(read)) => {
                 self.worked_for(feed, now);
-                let moment = self.moment(now);
+                let moment = self.skew.moment(now);
                 let Machine { lanes, pace, .. } = self;
                 lanes[feed].feed.blob_done(&blob, read, pace, moment)
             }
             // Only a blob is read as one.
             (what, Outcome::Blob(_)) => self.failed(what, "an answer of another kind".into(), None, now),
+            (What::Blob { feed, blob }, Outcome::Failed(Trouble::Empty)) => {
+                self.absent(feed, &blob, Trouble::Empty.to_string(), None, now)
+            }
             (what, Outcome::Failed(trouble)) => self.failed(what, trouble.to_string(), None, now),
             (what, Outcome::Answer(answer)) => self.heard_answer(&call, what, answer, now),
         };
@@ -297,10 +288,10 @@ impl Machine {
                 self.worked();
                 self.heard_start(feed, is_enabled, true, now)
             }
-            What::List { feed } => match read_listing(&answer.body) {
+            What::List { feed, pass } => match read_listing(&answer.body) {
                 Some(entries) => {
                     self.worked_for(feed, now);
-                    self.heard_page(feed, entries, answer.next_page.as_deref(), now)
+                    self.heard_page(feed, pass, entries, answer.next_page.as_deref(), now)
                 }
                 None => self.refused(call, what, &answer, now),
             },
@@ -388,37 +379,41 @@ impl Machine {
     fn heard_start(&mut self, feed: usize, is_enabled: bool, is_new: bool, now: DateTime<Utc>) -> Effects {
         let Machine { lanes, pace, .. } = self;
         let lane = &mut lanes[feed];
+        lane.start_failures = 0;
+        lane.feed.start_answered(now);
+        let mut effects =
+            Effects::note(Note::Subscription { feed: lane.feed.content_type.clone(), enabled: is_enabled });
         if !is_enabled {
             lane.standing = Standing::Disabled;
-            return lane.feed.disabled(pace, now);
+            effects.merge(lane.feed.disabled(pace, now));
+            return effects;
         }
         lane.standing = Standing::Enabled;
         let was_disabled = std::mem::take(&mut lane.was_disabled);
         match (is_new, was_disabled) {
-            (true, _) => lane.feed.started(now),
-            (false, true) => lane.feed.enabled(now),
-            (false, false) => {
-                lane.feed.list_now(now);
-                Effects::default()
-            }
+            (true, _) => effects.merge(lane.feed.started(now)),
+            (false, true) => effects.merge(lane.feed.enabled(now)),
+            (false, false) => lane.feed.list_now(now),
         }
+        effects
     }
 
     fn heard_page(
         &mut self,
         feed: usize,
+        pass: Pass,
         entries: Vec<super::wire::Entry>,
         next: Option<&str>,
         now: DateTime<Utc>,
     ) -> Effects {
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         let Machine { lanes, pace, api, limits, .. } = self;
         let feed = &mut lanes[feed].feed;
         let next = match next.map(|uri| api.next_page(uri)) {
             Some(None) => {
                 // Without the rest the window is not complete: the cursor stays.
-                let wait = limits.wait(pace, feed.listing_failures() + 1, None);
-                feed.restart_window(wait, now);
+                let wait = limits.wait(pace, feed.listing_failures(pass) + 1, None);
+                feed.restart_window(pass, wait, now);
                 let name = feed.content_type.clone();
                 let error = "the next page of a listing is said to be at another address".to_owned();
                 let mut effects = Effects::note(Note::ForeignAddress { feed: name.clone(), kind: "NextPageUri" });
@@ -428,13 +423,13 @@ impl Machine {
             Some(next) => next,
             None => None,
         };
-        feed.listed(entries, next, pace, moment)
+        feed.listed(pass, entries, next, pace, moment)
     }
 
     /// A response that is not what was asked for.
     fn refused(&mut self, call: &Call, what: What, answer: &Answer, now: DateTime<Utc>) -> Effects {
         let refusal = understand(answer.status, &answer.body);
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         match (refusal.class, &what) {
             (Class::Throttled, _) => self.throttled(what, answer.retry_after, now),
             (Class::Token, _) => self.token_refused(call, what, now),
@@ -447,20 +442,36 @@ impl Machine {
                 self.heard_start(*feed, true, false, now)
             }
             (Class::Disabled, What::Start { feed }) => self.heard_start(*feed, false, false, now),
-            (Class::Disabled | Class::NoSubscription, What::List { feed }) => {
+            (Class::Disabled | Class::NoSubscription, What::List { feed, .. }) => {
                 let feed = *feed;
                 self.postpone(what);
                 let found = (refusal.class == Class::Disabled).then_some(false);
-                let Machine { lanes, pace, .. } = self;
-                lanes[feed].found(found, pace, now)
+                let Machine { lanes, pace, subscriptions_due, .. } = self;
+                let lane = &mut lanes[feed];
+                if lane.feed.row().started.is_some_and(|last| now < last + pace.start_interval) {
+                    // Started a moment ago: perhaps this was asked before. The list of subscriptions says how it stands.
+                    lane.standing = Standing::Unknown;
+                    *subscriptions_due = now;
+                    return Effects::default();
+                }
+                let mut effects =
+                    Effects::note(Note::Subscription { feed: lane.feed.content_type.clone(), enabled: false });
+                effects.merge(lane.found(found, pace, now));
+                effects
             }
-            (Class::Window | Class::Page, What::List { feed }) => self.restart_window(*feed, &refusal, now),
-            (Class::Gone | Class::Expired, What::Blob { feed, blob }) if self.is_lost(*feed, blob, &refusal) => {
+            (Class::Window | Class::Page, What::List { feed, pass }) => {
+                self.restart_window(*feed, *pass, &refusal, now)
+            }
+            // The service's own words are believed at once.
+            (Class::Gone | Class::Expired, What::Blob { feed, blob }) if refusal.code.starts_with("AF") => {
                 let reason = refusal.to_string();
                 let Machine { lanes, pace, .. } = self;
                 lanes[*feed].feed.blob_lost(blob, refusal.class == Class::Expired, &reason, pace, moment)
             }
-            (Class::StopFeed, What::Start { feed } | What::List { feed } | What::Blob { feed, .. }) => {
+            (Class::Gone, What::Blob { feed, blob }) => {
+                self.absent(*feed, blob, refusal.to_string(), answer.retry_after, now)
+            }
+            (Class::StopFeed, What::Start { feed } | What::List { feed, .. } | What::Blob { feed, .. }) => {
                 let feed = *feed;
                 self.postpone(what);
                 let lane = &mut self.lanes[feed];
@@ -472,10 +483,22 @@ impl Machine {
         }
     }
 
-    /// The service's own words are believed at once. A bare 404 may be that of a proxy on a bad day, and the blob would
-    /// be lost for good: it has to be seen again.
-    fn is_lost(&self, feed: usize, blob: &BlobKey, refusal: &Refusal) -> bool {
-        refusal.code.starts_with("AF") || self.lanes[feed].feed.blob_attempts(blob) + 1 >= BARE_404_MAX
+    /// An answer as if there were no blob. It may be that of a proxy on a bad day, and the blob would be lost for good:
+    /// it has to be seen again.
+    fn absent(
+        &mut self,
+        feed: usize,
+        blob: &BlobKey,
+        reason: String,
+        retry_after: Option<TimeDelta>,
+        now: DateTime<Utc>,
+    ) -> Effects {
+        let moment = self.skew.moment(now);
+        if self.lanes[feed].feed.blob_absent(blob) >= ABSENCES_MAX {
+            let Machine { lanes, pace, .. } = self;
+            return lanes[feed].feed.blob_lost(blob, false, &reason, pace, moment);
+        }
+        self.failed(What::Blob { feed, blob: blob.clone() }, reason, retry_after, now)
     }
 
     fn throttled(&mut self, what: What, retry_after: Option<TimeDelta>, now: DateTime<Utc>) -> Effects {
@@ -511,17 +534,17 @@ impl Machine {
             What::Token => {}
             What::Subscriptions => self.subscriptions_in_flight = false,
             What::Start { feed } => self.lanes[feed].standing = Standing::ToStart,
-            What::List { feed } => self.lanes[feed].feed.listing_postponed(),
+            What::List { feed, pass } => self.lanes[feed].feed.listing_postponed(pass),
             What::Blob { feed, blob } => self.lanes[feed].feed.blob_postponed(blob),
         }
     }
 
-    fn restart_window(&mut self, feed: usize, refusal: &Refusal, now: DateTime<Utc>) -> Effects {
+    fn restart_window(&mut self, feed: usize, pass: Pass, refusal: &Refusal, now: DateTime<Utc>) -> Effects {
         let feed = &mut self.lanes[feed].feed;
-        let before = feed.listing_failures();
+        let before = feed.listing_failures(pass);
         // The first time at once: pages and windows grow old.
         let wait = if before == 0 { TimeDelta::zero() } else { self.limits.wait(&self.pace, before, None) };
-        feed.restart_window(wait, now);
+        feed.restart_window(pass, wait, now);
         let feed = Some(feed.content_type.clone());
         Effects::note(Note::Trouble { feed, error: refusal.to_string(), wait })
     }
@@ -531,20 +554,22 @@ impl Machine {
         let before = match &what {
             What::Token => self.token_failures,
             What::Subscriptions => self.subscriptions_failures,
-            What::Start { .. } => 0,
-            What::List { feed } => self.lanes[*feed].feed.listing_failures(),
+            What::Start { feed } => self.lanes[*feed].start_failures,
+            What::List { feed, pass } => self.lanes[*feed].feed.listing_failures(*pass),
             What::Blob { feed, blob } => self.lanes[*feed].feed.blob_attempts(blob),
         };
         let wait = self.limits.failed(&self.pace, before, retry_after, now);
         let feed = match what {
             What::Blob { feed, blob } => return self.blob_failed(feed, &blob, &error, wait, now),
-            What::List { feed } => {
-                self.lanes[feed].feed.listing_failed(wait, now);
+            What::List { feed, pass } => {
+                self.lanes[feed].feed.listing_failed(pass, wait, now);
                 Some(feed)
             }
-            // The fifteen minutes between two starts are wait enough.
             What::Start { feed } => {
-                self.lanes[feed].standing = Standing::ToStart;
+                let lane = &mut self.lanes[feed];
+                lane.standing = Standing::ToStart;
+                lane.start_failures += 1;
+                lane.start_again = now + wait;
                 Some(feed)
             }
             What::Subscriptions => {
@@ -567,7 +592,7 @@ impl Machine {
         wait: TimeDelta,
         now: DateTime<Utc>,
     ) -> Effects {
-        let moment = self.moment(now);
+        let moment = self.skew.moment(now);
         let Machine { lanes, pace, .. } = self;
         lanes[feed].feed.blob_failed(blob, error, wait, pace, moment)
     }
@@ -580,14 +605,5 @@ impl Machine {
             effects.merge(lane.feed.prune(now, room));
         }
         effects
-    }
-
-    fn compare_clocks(&mut self, date: DateTime<Utc>, now: DateTime<Utc>) -> Option<Note> {
-        let skew = date - now;
-        self.skew = if (CLOCK_NOISE..CLOCK_UNBELIEVABLE).contains(&skew.abs()) { skew } else { TimeDelta::zero() };
-        let is_off = skew.abs() >= CLOCK_OFF;
-        let tell = is_off && !self.skew_told;
-        self.skew_told = is_off;
-        tell.then(|| Note::ClockOff { ahead_seconds: -skew.num_seconds() })
     }
 }

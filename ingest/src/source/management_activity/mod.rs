@@ -36,6 +36,8 @@ mod limits;
 mod machine;
 mod report;
 mod settings;
+mod skew;
+mod window;
 mod wire;
 mod writer;
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use runtime::metrics::Metrics;
 use schemas::tenant::Tenant;
 
-use super::code::shown;
+use super::code::{Class, shown, understand};
 use super::effect::Note;
 use super::feed::Feed;
 use super::fetch::Heard;
@@ -55,7 +55,11 @@ impl Reporter {
 
     pub fn request(&self, heard: &Heard) {
         let api = if heard.call.what == What::Token { "login" } else { "management" };
-        let code = heard.status.map_or("none".to_owned(), |status| status.to_string());
+        // The service throttles with 403 as well: what it means counts, not the number it chose.
+        let is_throttled = matches!(&heard.outcome, Outcome::Answer(answer)
+            if answer.status != 200 && understand(answer.status, &answer.body).class == Class::Throttled);
+        let status = if is_throttled { Some(429) } else { heard.status };
+        let code = status.map_or("none".to_owned(), |status| status.to_string());
         self.metrics.api.requests.with([self.tenant.as_str(), api, &code]).inc();
         self.metrics.api.request_duration.with([api]).observe(heard.duration);
         if let Outcome::Answer(answer) = &heard.outcome
@@ -88,11 +92,12 @@ impl Reporter {
                 }
             }
             Note::BlobFailed { feed, blob, error, wait } => {
+                blobs(feed, "failed").inc();
                 let wait_seconds = wait.num_seconds();
                 tracing::warn!(event = "blob_failed", tenant, feed, blob = shown(blob), error, wait_seconds);
             }
             Note::BlobLost { feed, blob, expired, reason } => {
-                blobs(feed, if *expired { "expired" } else { "failed" }).inc();
+                blobs(feed, if *expired { "expired" } else { "gone" }).inc();
                 tracing::error!(event = "blob_lost", tenant, feed, blob = shown(blob), expired, reason);
             }
             Note::Subscription { feed, enabled } => self.subscription(feed, *enabled),
@@ -108,6 +113,9 @@ impl Reporter {
                 tracing::error!(event = "foreign_address_refused", tenant, feed, kind);
             }
             Note::ClockOff { ahead_seconds } => tracing::error!(event = "clock_off", tenant, ahead_seconds),
+            Note::ListedLate { feed, count } => {
+                tracing::info!(event = "blobs_found_by_sweep", tenant, feed, count);
+            }
             Note::Throttled { wait } => {
                 tracing::warn!(event = "throttled", tenant, wait_seconds = wait.num_seconds());
             }

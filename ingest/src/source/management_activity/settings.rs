@@ -124,6 +124,17 @@ pub struct Pace {
     pub concurrency_max: usize,
     /// Requests a minute at most. Half of the least quota that Microsoft grants a tenant.
     pub requests_per_minute: u32,
+    /// From one reconciliation to the next: everything that the service still lists is listed once more, for what was
+    /// listed later than the overlap reaches back.
+    pub sweep_interval: TimeDelta,
+    /// How long a connection may take to be made.
+    pub connect_timeout: TimeDelta,
+    /// From one piece of an answer to the next, the first one included. Listings of busy tenants take half a minute.
+    pub idle_timeout: TimeDelta,
+    /// For a whole answer that is not a blob.
+    pub answer_timeout: TimeDelta,
+    /// For a whole blob.
+    pub blob_timeout: TimeDelta,
     /// How long a lease is asked for; it is renewed three times as often.
     pub lease_hold: TimeDelta,
 }
@@ -150,6 +161,11 @@ impl Default for Pace {
             prune_interval: TimeDelta::minutes(10),
             concurrency_max: 8,
             requests_per_minute: 1_000,
+            sweep_interval: TimeDelta::hours(1),
+            connect_timeout: TimeDelta::seconds(10),
+            idle_timeout: TimeDelta::seconds(90),
+            answer_timeout: TimeDelta::minutes(3),
+            blob_timeout: TimeDelta::minutes(30),
             lease_hold: TimeDelta::seconds(30),
         }
     }

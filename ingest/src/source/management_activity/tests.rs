@@ -13,7 +13,7 @@ mod week;
 
 use super::effect::{Effects, Note};
 use super::machine::{Machine, Next};
-use super::wire::{Answer, BlobRead, Call, Outcome, What};
+use super::wire::{Answer, BlobRead, Call, Outcome, Pass, What};
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
@@ -164,7 +164,8 @@ impl Play {
         let recent = (theirs - TimeDelta::days(7)).max(until - TimeDelta::hours(30));
         let from = self.blobs.partition_point(|blob| blob.created < recent);
         for blob in self.blobs[from..].iter().take_while(|blob| blob.created < until) {
-            if blob.feed != feed || blob.listed >= until {
+            // What is listed later than the overlap reaches back is for the sweep: no mark can know of it.
+            if blob.feed != feed || blob.listed >= until || blob.listed - blob.created >= self.pace.overlap {
                 continue;
             }
             let id = id(blob);

@@ -35,11 +35,21 @@ pub enum What {
     /// A page of a feed's listing.
     List {
         feed: usize,
+        pass: Pass,
     },
     Blob {
         feed: usize,
         blob: BlobKey,
     },
+}
+
+/// Why a feed is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// From the cursor on: what is new.
+    Front,
+    /// All that the service still lists: what was listed too late for the front.
+    Sweep,
 }
 
 /// A blob among those of its feed: in the order in which they became available.
@@ -100,6 +110,8 @@ pub enum Trouble {
     TooLarge,
     #[error("the body is not one JSON array")]
     NotAnArray,
+    #[error("the body is empty")]
+    Empty,
 }
 
 /// Builds and checks addresses for one tenant.

@@ -4,15 +4,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::settings::Settings;
+use super::token::{NO_ANSWER, Tokens};
 use crate::log::{LogError, Refused};
+
+/// Events of one client that are taken note of between two questions.
+pub(super) const EVENTS_AT_ONCE: u32 = 20;
 
 /// What the clients of one log were told in the background. A call that waits in vain does not say why; this does.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults(Arc<Mutex<Heard>>);
+pub(super) struct Faults {
+    heard: Arc<Mutex<Heard>>,
+    /// Where the sign-in takes tokens.
+    tokens: Option<Arc<Tokens>>,
+}
 
 #[derive(Debug, Default)]
 struct Heard {
@@ -21,6 +32,37 @@ struct Heard {
 }
 
 impl Faults {
+    pub(super) fn new(settings: &Settings) -> Faults {
+        let tokens = Tokens::of(settings.security.sasl.as_ref()).map(Arc::new);
+        Faults { heard: Arc::default(), tokens }
+    }
+
+    /// Answers a client that asks for a token.
+    pub(super) fn token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let tokens = self.tokens.as_ref().ok_or("no token is configured")?;
+        Ok(tokens.token()?)
+    }
+
+    /// Gives a client that nobody can poll its token.
+    pub(super) fn provide(&self, admin: &AdminClient<Faults>) -> Result<(), LogError> {
+        if self.tokens.is_none() {
+            return Ok(());
+        }
+        let refused = |reason: String| LogError::from(Refused::SignIn { reason });
+        let token = self.token().map_err(|error| match error.to_string() {
+            reason if reason.contains(NO_ANSWER) => LogError::Broker(reason),
+            reason => refused(reason),
+        })?;
+        kafka_token::set_token(admin.inner(), &token).map_err(refused)
+    }
+
+    /// Lets a client that nobody polls ask for its token. To be called before each question to it.
+    pub(super) fn serve<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) {
+        for _ in 0..if self.tokens.is_some() { EVENTS_AT_ONCE } else { 0 } {
+            consumer.poll(Duration::ZERO);
+        }
+    }
+
     /// What an operator has to change, if that has become clear.
     pub(super) fn refused(&self) -> Option<Refused> {
         self.lock().refused.clone()
@@ -32,11 +74,17 @@ impl Faults {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Heard> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ClientContext for Faults {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(event = "librdkafka", ?level, facility, message);
     }
@@ -45,6 +93,8 @@ impl ClientContext for Faults {
         tracing::debug!(event = "kafka_fault", error = %error, reason);
         let mut heard = self.lock();
         match error.rdkafka_error_code() {
+            // librdkafka asks again after ten seconds.
+            _ if reason.contains(NO_ANSWER) => heard.last = Some(short(reason)),
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
                 heard.refused = Some(Refused::SignIn { reason: short(reason) });
             }
@@ -144,6 +194,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 pub(super) fn bounds(consumer: &BaseConsumer<Faults>, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
     let began = Instant::now();
     loop {
+        consumer.context().serve(consumer);
         match consumer.fetch_watermarks(topic, partition as i32, ASK) {
             Ok((begins, end)) => return Ok((begins.max(0) as u64, end.max(0) as u64)),
             Err(error) if is_passing(&error) && began.elapsed() < ASKED_FOR => {

@@ -24,6 +24,7 @@ mod reader;
 mod replay;
 mod settings;
 mod tenure;
+mod token;
 mod topics;
 mod unit;
 
@@ -112,7 +113,7 @@ struct Held {
 impl Kafka {
     /// Connects, makes the topics that are missing, and checks those that are there. Waits for brokers for a while.
     pub fn open(settings: Settings) -> Result<Kafka, LogError> {
-        let faults = Faults::default();
+        let faults = Faults::new(&settings);
         let id = topics::prepare(&settings, &faults)?;
         let folder = Folder::open(&settings.cache_folder).map_err(|error| {
             Refused::File(format!("cannot make the folder {}: {error}", settings.cache_folder.display()))
@@ -343,11 +344,13 @@ impl Inner {
     fn observer(&self, consumer: Consumer) -> Result<Arc<BaseConsumer<Faults>>, LogError> {
         let mut observers = lock(&self.observers);
         if let Some(observer) = observers.get(&consumer) {
+            self.faults.serve(observer);
             return Ok(observer.clone());
         }
         let config = self.settings.member(&self.group(consumer))?;
         let observer: BaseConsumer<Faults> =
             config.create_with_context(self.faults.clone()).map_err(|error| fault(&error, "a consumer"))?;
+        self.faults.serve(&observer);
         let observer = Arc::new(observer);
         observers.insert(consumer, observer.clone());
         Ok(observer)
@@ -507,6 +510,7 @@ impl Inner {
             .reading()?
             .create_with_context(self.faults.clone())
             .map_err(|error| fault(&error, "an admin client"))?;
+        self.faults.provide(&admin)?;
         let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
         let answer =
             topics::wait(admin.delete_records(&upto, &options))?.map_err(|error| fault(&error, "to delete records"))?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -68,6 +69,12 @@ impl Deliveries {
 }
 
 impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.faults.token()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.faults.log(level, facility, message);
     }
@@ -151,14 +158,8 @@ impl Producer {
             .producing(transactional_id)?
             .create_with_context(Deliveries::new(faults.clone()))
             .map_err(|error| fault(&error, &what))?;
-        let began = Instant::now();
-        loop {
-            match inner.init_transactions(CALL) {
-                Ok(()) => return Ok(Producer { inner: Arc::new(inner), spent: AtomicBool::new(false) }),
-                Err(error) if is_retriable(&error) && began.elapsed() < DECIDED_WITHIN => {}
-                Err(error) => return Err(fault(&error, &what)),
-            }
-        }
+        initialise(&inner, &what)?;
+        Ok(Producer { inner: Arc::new(inner), spent: AtomicBool::new(false) })
     }
 
     /// Whether this producer should take no further step: open another.
@@ -306,6 +307,18 @@ pub(super) fn by_place<P: Ord + Copy>(offsets: Vec<(usize, u64)>, places: &[P]) 
         }
     }
     by_place
+}
+
+/// Fences whoever had the transactional id. A broker that has just begun takes its time to know its transactions.
+pub(super) fn initialise(producer: &ThreadedProducer<Deliveries>, doing: &str) -> Result<(), LogError> {
+    let began = Instant::now();
+    loop {
+        match producer.init_transactions(CALL) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_retriable(&error) && began.elapsed() < DECIDED_WITHIN => {}
+            Err(error) => return Err(fault(&error, doing)),
+        }
+    }
 }
 
 fn is_retriable(error: &KafkaError) -> bool {

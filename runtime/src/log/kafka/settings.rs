@@ -51,11 +51,25 @@ pub struct Security {
 }
 
 #[derive(Clone, Debug)]
-pub struct Sasl {
+pub enum Sasl {
     /// `SCRAM-SHA-256`, `SCRAM-SHA-512` or `PLAIN`.
-    pub mechanism: String,
-    pub username: String,
-    pub password: Secret,
+    Password { mechanism: String, username: String, password: Secret },
+    /// `OAUTHBEARER`: see [`token`](super::token).
+    Token { endpoint: String, client_id: String, client_secret: Secret, scope: Option<String> },
+}
+
+impl Sasl {
+    fn set(&self, config: &mut ClientConfig) {
+        match self {
+            Sasl::Password { mechanism, username, password } => {
+                config.set("sasl.mechanisms", mechanism);
+                config.set("sasl.username", username).set("sasl.password", password.expose());
+            }
+            Sasl::Token { .. } => {
+                config.set("sasl.mechanisms", "OAUTHBEARER");
+            }
+        }
+    }
 }
 
 impl Settings {
@@ -96,8 +110,7 @@ impl Settings {
             config.set("ssl.ca.location", file.to_string_lossy());
         }
         if let Some(sasl) = &self.security.sasl {
-            config.set("sasl.mechanisms", &sasl.mechanism);
-            config.set("sasl.username", &sasl.username).set("sasl.password", sasl.password.expose());
+            sasl.set(&mut config);
         }
         config.set_log_level(RDKafkaLogLevel::Warning);
         Ok(config)

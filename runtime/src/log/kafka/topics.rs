@@ -19,8 +19,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
-use super::fault::{Faults, fault, of_code};
-use super::producer::Deliveries;
+use super::fault::{EVENTS_AT_ONCE, Faults, fault, of_code};
+use super::producer::{Deliveries, initialise};
 use super::replay::{Partition, replay};
 use super::settings::{MESSAGE_BYTES_MAX, Settings};
 use crate::log::{Consumer, LogError, Refused, Store, Topic, Unusable};
@@ -34,9 +34,6 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long one question for metadata may take, so that a refused sign-in is seen between two.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Events of one client that are taken note of between two questions.
-const EVENTS_AT_ONCE: u32 = 20;
 
 /// Settings that a topic was made with. Those in the second list of [`Wanted`] must hold in one that is there already.
 struct Wanted {
@@ -58,14 +55,15 @@ pub(super) fn state_topic(settings: &Settings, store: Store) -> String {
 /// Who writes a store, and the topic whose offsets its rows name.
 pub(super) fn writer_of(store: Store) -> (Consumer, Option<Topic>) {
     match store {
-        Store::Admit => (Consumer::Match, Some(Topic::Records)),
-        Store::Correlate => (Consumer::Correlate, Some(Topic::Matches)),
+        Store::Admit | Store::Rules => (Consumer::Match, Some(Topic::Records)),
+        Store::Correlate | Store::Editions => (Consumer::Correlate, Some(Topic::Matches)),
         Store::Outbox | Store::Incidents => (Consumer::Notify, Some(Topic::Findings)),
         Store::Ledger => (Consumer::Poll, None),
     }
 }
 
-pub(super) const STORES: [Store; 5] = [Store::Admit, Store::Correlate, Store::Ledger, Store::Outbox, Store::Incidents];
+pub(super) const STORES: [Store; 7] =
+    [Store::Admit, Store::Rules, Store::Correlate, Store::Editions, Store::Ledger, Store::Outbox, Store::Incidents];
 
 fn wanted(settings: &Settings) -> Vec<Wanted> {
     let in_sync = if settings.replication >= 3 { "2" } else { "1" };
@@ -130,6 +128,7 @@ pub(super) fn prepare(settings: &Settings, faults: &Faults) -> Result<String, Lo
     let missing: Vec<&Wanted> = wanted.iter().filter(|topic| !known.contains_key(&topic.name)).collect();
     let admin: AdminClient<Faults> =
         reading.create_with_context(faults.clone()).map_err(|error| fault(&error, "an admin client"))?;
+    faults.provide(&admin)?;
     if !missing.is_empty() {
         create(&admin, &missing, settings)?;
         await_topics(&consumer, settings, faults, &missing)?;
@@ -160,6 +159,7 @@ fn look(
 ) -> Result<BTreeMap<String, (usize, usize)>, LogError> {
     let began = Instant::now();
     loop {
+        faults.serve(consumer);
         let error = match consumer.fetch_metadata(None, LOOK_TIMEOUT) {
             Ok(metadata) => {
                 let prefix = settings.name("");
@@ -311,7 +311,7 @@ fn log_id(settings: &Settings, faults: &Faults) -> Result<String, LogError> {
         .create_with_context(Deliveries::new(faults.clone()))
         .map_err(|error| fault(&error, "a producer"))?;
     let failed = |error| fault(&error, "to write the log's id");
-    producer.init_transactions(ADMIN_TIMEOUT).map_err(failed)?;
+    initialise(&producer, "to write the log's id")?;
     producer.begin_transaction().map_err(failed)?;
     let value = format!("{FORMAT} {id}");
     let record = BaseRecord::with_opaque_to(&name, usize::MAX).partition(0).key(&id).payload(&value);

@@ -40,9 +40,13 @@ fn a_week_of_polling_with_crashes_fetches_every_blob_once() {
     }
     assert_each_fetched_once(&play);
     assert!(play.marks.values().all(|mark| *mark > end - TimeDelta::hours(2) - TimeDelta::minutes(8)));
-    // One listing an interval and feed, and little else.
-    let intervals = 7 * 24 * 20;
-    assert!(play.calls.len() < 2 * intervals + play.blobs.len() + 2_000, "{}", play.calls.len());
+    // One listing an interval and feed, eight windows of three pages an hour for the sweep, and little else.
+    let (intervals, hours) = (7 * 24 * 20, 7 * 24);
+    let is_sweep = |call: &&Made| matches!(call.what, What::List { pass: Pass::Sweep, .. });
+    let sweeps = play.calls.iter().filter(is_sweep).count();
+    assert!((hours..2 * hours * 8 * 3).contains(&sweeps), "{sweeps}");
+    let others = play.calls.len() - sweeps;
+    assert!(others < 2 * intervals + play.blobs.len() + 2_000, "{others}");
     // The stretches told as complete lie end to end.
     let mut until = BTreeMap::new();
     for row in &play.coverage {
@@ -50,6 +54,35 @@ fn a_week_of_polling_with_crashes_fetches_every_blob_once() {
         let before = until.insert(row.feed.clone(), row.window_end);
         assert!(before.is_none_or(|before| before == row.window_start));
     }
+}
+
+#[test]
+fn what_is_listed_days_late_is_found_by_the_sweep_also_after_crashes() {
+    let mut play = Play::new(&FEEDS, Pace { poll_interval: TimeDelta::minutes(10), ..Pace::default() });
+    let created = |number: i64| start() + TimeDelta::milliseconds(number * 3_600_123);
+    for number in 0..60 {
+        // From a minute to five and a half days late.
+        let listed = created(number) + TimeDelta::minutes(1 + number * 132);
+        play.blobs.push(Shown { feed: FEEDS[0].into(), created: created(number), listed });
+    }
+    let end = start() + TimeDelta::days(9);
+    let mut found_by = Vec::new();
+    while play.now < end {
+        let before = play.fetched.len();
+        play.run_until(play.now + TimeDelta::minutes(30));
+        found_by.extend(std::iter::repeat_n(play.now, play.fetched.len() - before));
+        if found_by.len() % 7 == 3 {
+            play.restart();
+        }
+    }
+    assert_each_fetched_once(&play);
+    let mut listed: Vec<DateTime<Utc>> = play.blobs.iter().map(|blob| blob.listed).collect();
+    listed.sort();
+    // Within two sweeps of when it was listed.
+    for (listed, found) in listed.iter().zip(&found_by) {
+        assert!(*found - *listed < TimeDelta::minutes(150), "{listed} {found}");
+    }
+    assert!(play.notes.iter().any(|note| matches!(note, Note::ListedLate { .. })));
 }
 
 #[test]
@@ -118,7 +151,8 @@ fn a_clock_that_is_ahead_makes_no_hole() {
     let mut play = Play::new(&["Audit.Exchange"], Pace::default());
     play.service_ahead = Some(TimeDelta::hours(3));
     play.show("Audit.Exchange", start() + TimeDelta::minutes(170));
-    play.run_until(start() + TimeDelta::hours(4));
+    // Not only when our clock comes to where the service's is.
+    play.run_until(start() + TimeDelta::minutes(5));
     assert_eq!(play.fetched.len(), 1);
 }
 

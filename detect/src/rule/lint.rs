@@ -1,0 +1,108 @@
+//! What is not wrong with a rule and still worth a look: it may never match, cost more than it has to, or miss records.
+//!
+//! Notes refuse nothing. They know Microsoft 365: which fields its records have, and which of them are often empty.
+
+use std::fmt;
+
+use super::condition::Occurs;
+use super::model::{Kind, Rule};
+use super::set::RuleSet;
+
+/// Fields that records of many operations do not have, and why. As part of a group key they leave those records out.
+const OFTEN_MISSING: &[(&str, &str)] = &[
+    ("session_id", "only sign-ins and what is done with their tokens have one"),
+    ("token_id", "only sign-ins and what is done with their tokens have one"),
+    ("user_agent", "Exchange and administration hardly ever say it"),
+    ("app_id", "what a person does in a browser has none"),
+    ("client_ip", "what the service does by itself has none"),
+    ("mailbox_owner", "only records about a mailbox have one"),
+    ("object_id", "sign-ins and searches have none"),
+];
+
+/// Something worth a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub file: String,
+    pub line: usize,
+    pub rule: String,
+    pub kind: NoteKind,
+}
+
+/// What it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoteKind {
+    /// Asked of every record, because it names no operation.
+    AskedOfAll,
+    /// No record is known to have the field.
+    UnheardField(String),
+    /// A part of a correlation's key that many records do not have.
+    KeyOftenMissing(String, &'static str),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: ", self.file, self.line, self.rule)?;
+        match &self.kind {
+            NoteKind::AskedOfAll => {
+                f.write_str("names no Operation, so every record is compared with it: name one where it is known")
+            }
+            NoteKind::UnheardField(name) => {
+                write!(f, "no record is known to have '{name}': is it spelt as records do?")
+            }
+            NoteKind::KeyOftenMissing(name, why) => {
+                write!(f, "groups by '{name}', and records without it are left out: {why}")
+            }
+        }
+    }
+}
+
+/// All notes, in the order of the rules.
+pub fn notes(rules: &RuleSet) -> Vec<Note> {
+    rules.rules().iter().flat_map(|rule| of_rule(rule)).collect()
+}
+
+fn of_rule(rule: &Rule) -> Vec<Note> {
+    let mut kinds = Vec::new();
+    match &rule.kind {
+        Kind::Detection(detection) => {
+            if detection.operations().is_none() {
+                kinds.push(NoteKind::AskedOfAll);
+            }
+            let unheard = detection.asks.iter().filter(|asked| asked.occurs == Occurs::Unheard);
+            kinds.extend(unheard.map(|asked| NoteKind::UnheardField(asked.name.clone())));
+        }
+        Kind::Correlation { .. } => {
+            let missing = |name: &String| OFTEN_MISSING.iter().find(|(known, _)| known == name);
+            let found = rule.group_by.iter().filter_map(missing);
+            kinds.extend(found.map(|(name, why)| NoteKind::KeyOftenMissing((*name).to_owned(), why)));
+        }
+    }
+    let note = |kind| Note { file: rule.file.clone(), line: rule.line, rule: rule.name.clone(), kind };
+    kinds.into_iter().map(note).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::{Source, Tuning};
+
+    #[test]
+    fn what_is_worth_a_look_is_said_and_nothing_else() {
+        let text = "title: A\nid: a\nlogsource: {product: m365}\ndetection: {s: {Zzz.Yyy: x, UserId: y}, condition: s}\n---\n\
+                    title: B\nid: b\nlogsource: {product: m365}\ndetection: {s: {Operation: x}, condition: s}\n---\n\
+                    title: C\nid: c\ncorrelation: {type: event_count, rules: [b], group-by: [user_id, session_id], \
+                    timespan: 1h, condition: {gte: 2}}\n";
+        let source = Source { file: "t.yml".into(), text: text.into() };
+        let rules = RuleSet::load(vec![source], &Tuning::default()).unwrap_or_else(|errors| panic!("{errors}"));
+        let notes: Vec<String> = notes(&rules).iter().map(Note::to_string).collect();
+        expect_test::expect![[r#"
+            [
+                "t.yml:1: a: names no Operation, so every record is compared with it: name one where it is known",
+                "t.yml:1: a: no record is known to have 'Zzz.Yyy': is it spelt as records do?",
+                "t.yml:11: c: groups by 'session_id', and records without it are left out: only sign-ins and what is done with their tokens have one",
+            ]
+        "#]]
+        .assert_debug_eq(&notes);
+    }
+}
