@@ -1,5 +1,6 @@
 //! The processes of `harrier`, and somebody who starts them again when they end, as a service manager would.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -129,10 +130,14 @@ impl Actor {
     }
 
     /// Whether it has come so far that it listens to signals. Before, SIGTERM is as good as SIGKILL.
-    fn has_started(&self, group: &Group) -> bool {
-        let said = std::fs::read(self.log_file(group)).unwrap_or_default();
-        let life = said.get(self.said_before as usize..).unwrap_or_default();
-        String::from_utf8_lossy(life).contains("\"event\":\"started\"")
+    pub fn has_started(&self, group: &Group) -> bool {
+        let mut life = Vec::new();
+        // Former lives are not read again: they have said much.
+        let read = std::fs::File::open(self.log_file(group)).and_then(|mut said| {
+            said.seek(SeekFrom::Start(self.said_before))?;
+            said.read_to_end(&mut life)
+        });
+        read.is_ok() && String::from_utf8_lossy(&life).contains("\"event\":\"started\"")
     }
 
     /// SIGTERM, and the wait for its end. Fails if it ends badly.

@@ -1,8 +1,9 @@
 //! Negative controls: guarantees switched off one by one, each of which the bench must notice. A bench that cannot fail
 //! proves nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::judged::Judged;
 use super::play::{Outcome, Play, Setup};
 use super::{Backend, Fault, zombie};
 
@@ -30,7 +31,7 @@ pub const CONTROLS: [Fault; 5] = [
     Fault {
         name: "archive-without-put-if-absent",
         backends: &[Backend::Embedded, Backend::Kafka],
-        setup: |_, kills| Setup { spare: true, played: Duration::from_secs(90) * kills, ..Setup::default() },
+        setup: |_, kills| Setup { spare: true, played: Duration::from_secs(100) * kills, ..Setup::default() },
         play: two_archivers,
     },
     Fault {
@@ -117,29 +118,42 @@ fn overtaken_while_restoring(play: &mut Play) -> anyhow::Result<()> {
 /// How long an archiver may take to start, to take over and to commit.
 const TAKES_OVER_WITHIN: Duration = Duration::from_secs(120);
 
-/// So many blobs come while an archiver sleeps: what the other one commits is more than what the first one will.
-const MEANWHILE_BLOBS: u64 = 3;
+/// So many records are judged before an archiver starts, and so many while it sleeps: what the other one commits is
+/// more than what the first one will.
+const MEANWHILE_RECORDS: u64 = 12;
+const JUDGED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Time for records to be judged, and for an archiver to end what it is at.
+/// What the other one commits meanwhile. One commit is not enough: who wakes would put its own in that one's place, and
+/// whoever opened the table next would read on from there, with nothing lost.
+const MEANWHILE_COMMITS: usize = 2;
+
+/// Time for an archiver to end what it is at.
 const PAUSE: Duration = Duration::from_secs(6);
 
-/// Stops an archiver before its commit until the other one has taken over and committed.
+/// Between two looks into the log.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Stops an archiver before its commit until the other one has taken over and committed more.
 fn two_archivers(play: &mut Play) -> anyhow::Result<()> {
     play.start_all()?;
     play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_had() >= AT_WORK_BLOBS))?;
+    let mut judged = play.judged()?;
     while play.done < play.kills {
         let archivers = play.of("archive");
         let (sleeper, other) = (archivers[0], archivers[1]);
         play.cast[other].kill();
         play.cast[sleeper].kill();
-        await_blobs(play)?;
+        await_judged(play, &mut judged)?;
         play.start(sleeper, Some("archive_before_commit@events:1:stop"))?;
         let asleep = play.until(TAKES_OVER_WITHIN, |play| Ok(play.cast[sleeper].is_stopped()))?;
-        await_blobs(play)?;
-        let before = play.versions_of("events");
+        let more = await_judged(play, &mut judged)?;
+        let enough = play.versions_of("events") + MEANWHILE_COMMITS;
         play.start(other, None)?;
-        let overtaken = play.until(TAKES_OVER_WITHIN, |play| Ok(play.versions_of("events") > before))?;
-        play.tell(format_args!("{} sleeps: {asleep}; is overtaken: {overtaken}", play.cast[sleeper].name));
+        let overtaken = play.until(TAKES_OVER_WITHIN, |play| Ok(play.versions_of("events") >= enough))?;
+        play.tell(format_args!(
+            "{} sleeps: {asleep}; {more} records are judged meanwhile; is overtaken: {overtaken}",
+            play.cast[sleeper].name
+        ));
         play.cast[sleeper].signal("-CONT")?;
         play.done += 1;
         play.wait(PAUSE)?;
@@ -147,9 +161,13 @@ fn two_archivers(play: &mut Play) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Until some more records have come and are judged.
-fn await_blobs(play: &mut Play) -> anyhow::Result<()> {
-    let enough = play.blobs_had() + MEANWHILE_BLOBS;
-    play.until(AT_WORK_WITHIN, |play| Ok(play.blobs_had() >= enough))?;
-    play.wait(PAUSE)
+/// Until some more records have been judged. How many have.
+fn await_judged(play: &mut Play, judged: &mut Judged) -> anyhow::Result<u64> {
+    let (began, before) = (Instant::now(), judged.count()?);
+    let mut more = 0;
+    while more < MEANWHILE_RECORDS && began.elapsed() < JUDGED_WITHIN {
+        play.wait(LOOK_INTERVAL)?;
+        more = judged.count()? - before;
+    }
+    Ok(more)
 }

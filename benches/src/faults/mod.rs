@@ -19,6 +19,7 @@ mod controls;
 pub mod dice;
 mod disk_full;
 pub mod group;
+mod judged;
 mod kill9;
 pub mod ledger;
 mod network;

@@ -17,6 +17,7 @@ use super::broker::Broker;
 use super::cast::Actor;
 use super::dice::Dice;
 use super::group::Group;
+use super::judged::Judged;
 use super::ledger::{self, Blobs};
 use super::network::Network;
 use super::tenant::Tenant;
@@ -374,7 +375,12 @@ min_level = "low"
     }
 
     fn blobs(&self) -> anyhow::Result<Blobs> {
-        let log: Arc<dyn Log> = match &self.broker {
+        self.tenant.executor.block_on(ledger::read(self.log()?, &"contoso".parse()?))
+    }
+
+    /// The log of the run, to look into. One at a time.
+    fn log(&self) -> anyhow::Result<Arc<dyn Log>> {
+        Ok(match &self.broker {
             None => Arc::new(Embedded::open(&self.archive.join("log.sqlite"), PARTITIONS)?),
             Some(broker) => Arc::new(Kafka::open(Settings {
                 brokers: broker.addresses.clone(),
@@ -386,8 +392,11 @@ min_level = "low"
                 cache_folder: self.group.folder().join("ledger"),
                 brokers_within: BROKERS_WITHIN,
             })?),
-        };
-        self.tenant.executor.block_on(ledger::read(log, &"contoso".parse()?))
+        })
+    }
+
+    pub fn judged(&self) -> anyhow::Result<Judged> {
+        Ok(Judged::new(self.log()?, self.tenant.executor.handle().clone()))
     }
 
     /// What the processes said, for whoever looks for the cause.
