@@ -89,7 +89,7 @@ impl Reader {
     pub fn archived(&self, group: &Group, data_dir: &Path) -> anyhow::Result<Archived> {
         let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let mut archived = Archived::default();
-        for row in self.rows(group, data_dir, "SELECT id, raw FROM events")? {
+        for row in self.rows(group, data_dir, "SELECT id, raw FROM events WHERE source <> 'harrier'")? {
             *archived.events.entry((text(&row, "id"), text(&row, "raw"))).or_default() += 1;
         }
         let findings = "SELECT tenant, id, status, rule_id, rule_version, title, level, entity, first_event, last_event, \
