@@ -151,6 +151,8 @@ fn ends_as_an_import(mut roles: Vec<Role>, archivist: usize, tenant: &Tenant, op
     println!("{:?}: all is there: {settled}; {:?}", began.elapsed(), tenant.fake.served());
     for role in &mut roles {
         let Some(service) = role.service.take() else { continue };
+        // Before that it does not listen to signals yet.
+        assert!(until(SETTLE_TIME_MAX, || service.event("started").is_some()));
         let stderr = service.stderr();
         assert_eq!(service.terminate(), Some(0), "{settled}\n{stderr}");
     }
