@@ -251,7 +251,7 @@ const MALFORMED: [&[u8]; 6] = [
 ];
 
 pub(crate) fn malformed(dice: &mut Dice) -> &'static [u8] {
-    dice.pick(&MALFORMED)
+    dice.pick::<&'static [u8], 6>(&MALFORMED)
 }
 
 /// The same records over and over, until the body has about so many bytes.
