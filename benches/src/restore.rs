@@ -134,8 +134,7 @@ async fn measure(backend: &str, bed: &Bed, harrier: &Path, windowed: u32, known:
         know(&*log, known).await?;
         say_sizes(backend, "known id", windows, bed.sizes()?, known);
     }
-    let mut next = 1;
-    for cold in [false, false, false, true, true] {
+    for (next, cold) in (1..).zip([false, false, false, true, true]) {
         if cold {
             if bed.broker.is_none() {
                 break;
@@ -151,7 +150,6 @@ async fn measure(backend: &str, bed: &Bed, harrier: &Path, windowed: u32, known:
             began.elapsed().as_secs_f64(),
             peak_memory_kib(detector.0.id()).unwrap_or(0) / 1024
         );
-        next += 1;
     }
     Ok(())
 }
