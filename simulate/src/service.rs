@@ -264,16 +264,17 @@ impl Service {
         work: impl FnOnce(&Service, &Asked) -> Result<Answer, Refusal>,
     ) -> Response {
         // A request that is refused outright has no effect; one whose answer breaks off has had its own.
-        let (text, next_page, tally) = match fault.needs_answer().then(|| work(self, asked)) {
-            Some(Ok(answer)) => (answer.text, answer.next_page, answer.tally),
-            // Sent slowly, an empty array in its place would say that a blob that is gone has no records.
-            Some(Err(refusal)) => {
-                self.counters.add(|counters| &counters.refusals, 1);
-                return refusal.into_response();
-            }
-            None => (Text::Whole("[]".into()), None, Tally::Nothing),
+        let (text, next_page, tally, refusal) = match fault.needs_answer().then(|| work(self, asked)) {
+            Some(Ok(answer)) => (answer.text, answer.next_page, answer.tally, None),
+            Some(Err(refusal)) => (Text::Whole("[]".into()), None, Tally::Nothing, Some(refusal)),
+            None => (Text::Whole("[]".into()), None, Tally::Nothing, None),
         };
         let (mut response, is_whole) = answers::spoil(fault, dice, text, self.hands(asked)).await;
+        if let Some(refusal) = refusal.filter(|_| is_whole) {
+            // A body that comes whole must be the true one: an empty array says that there is nothing, and is believed.
+            self.counters.add(|counters| &counters.refusals, 1);
+            return refusal.into_response();
+        }
         if is_whole {
             self.tell(tally);
             if let Some(next_page) = next_page {

@@ -1,6 +1,6 @@
 //! What can be had of a fake tenant, and what cannot: the measure of a reader.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -11,6 +11,8 @@ use crate::service::{Service, locked};
 pub struct Truth {
     /// Blobs that can be fetched.
     pub blobs: u64,
+    /// The same blobs by id, with the ids of their records.
+    pub holdings: BTreeMap<String, Vec<String>>,
     /// Different records in them. They have no names here where they are made on the fly.
     pub record_count: u64,
     /// The ids of these records.
@@ -39,6 +41,7 @@ impl Service {
         let subscriptions = locked(&self.subscriptions).clone();
         let mut truth = Truth { malformed: self.counters.malformed_entries(), ..Truth::default() };
         let (mut had, mut lost) = (BTreeSet::new(), BTreeSet::new());
+        let id = |place: &usize| self.world.records.get(*place).map(|record| record.id.clone());
         for blob in self.shelf.blobs() {
             let misses = subscriptions.get(blob.content_type).is_some_and(|one| one.misses(blob.created));
             let reason = match self.lost(blob) {
@@ -52,12 +55,12 @@ impl Service {
                 lost.extend(blob.records());
             } else {
                 truth.blobs += 1;
+                truth.holdings.insert(blob.id.clone(), blob.records().iter().filter_map(id).collect());
                 truth.malformed += u64::from(self.malformed(blob).is_some());
                 truth.record_count += blob.count();
                 had.extend(blob.records());
             }
         }
-        let id = |place: &usize| self.world.records.get(*place).map(|record| record.id.clone());
         truth.unrecoverable = lost.difference(&had).filter_map(id).collect();
         truth.records = had.iter().filter_map(id).collect();
         if self.templates.is_none() {

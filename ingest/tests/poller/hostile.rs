@@ -3,22 +3,26 @@
 //!
 //! The truth is the fake tenant's own. A fault that the fake learns gets its test here, or the last test fails.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use ingest::ledger::BlobState;
 use ingest::source::management_activity::{CONTENT_TYPES, Pace};
+use runtime::clock::Clock;
 use schemas::message::{Coverage, CoverageState};
-use simulate::{FakeTenant, Fault, Options, Scenario, Truth};
+use simulate::{FakeTenant, Fault, LostBlob, Options, Scenario, Truth};
 
 use crate::support::*;
 
 /// How long a poller may take to end, whatever it waits for.
 const STOP_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// When the world ends: always the same, so that a seed repeats a run. The poller's clock is set by it.
+const END: &str = "2026-11-22T17:52:10Z";
+
 fn options(faults: &[Fault]) -> Options {
-    let mut options = Options::new(Utc::now());
+    let mut options = Options::new(END.parse().unwrap());
     (options.seed, options.users, options.days) = (7, 2, 4);
     options.story = Scenario::Quiet;
     options.delivery.blob_records = 8;
@@ -54,9 +58,31 @@ fn is_done(held: &Held, truth: &Truth, served: u64) -> bool {
     served == truth.blobs && committed >= truth.blobs && rows.iter().all(|state| state.is_final())
 }
 
+/// What is wanting, in words: where each feed stands, blobs that are not final, lost ones that are not named, and
+/// records that are not there, with the blobs that they should have come from.
+fn wanting(held: &Held, truth: &Truth) -> Vec<String> {
+    let rows = || held.ledger.blobs.values().flatten();
+    let states: BTreeMap<&String, &BlobState> = rows().map(|(id, row)| (id, &row.state)).collect();
+    let feeds = held.ledger.feeds.iter().map(|(feed, row)| format!("{feed}: {row:?}"));
+    let open = rows().filter(|(_, row)| !row.state.is_final());
+    let open = open.map(|(id, row)| format!("not final: {id}: {:?}", row.state));
+    let is_named = |blob: &&LostBlob| held.coverage.iter().any(|row| names(row, blob.content_type, blob.created));
+    let unnamed = truth.lost_blobs.iter().filter(|blob| blob.is_listed && !is_named(blob));
+    let unnamed = unnamed.map(|blob| format!("not named: {blob:?}: {:?}", states.get(&blob.id)));
+    let ids: BTreeSet<String> = held.ids().into_iter().collect();
+    let missing = truth.records.difference(&ids).map(|record| {
+        let holders = truth.holdings.iter().filter(|(_, records)| records.contains(record));
+        let holders: Vec<_> = holders.map(|(blob, _)| (blob, states.get(blob))).collect();
+        format!("no record {record}, which is in {holders:?}")
+    });
+    feeds.chain(open).chain(unnamed).chain(missing).collect()
+}
+
 async fn play(faults: &[Fault]) -> (Truth, Held) {
     let options = options(faults);
     println!("seed {}, faults {faults:?}", options.seed);
+    let (clock, hand) = Clock::adrift();
+    hand.advance(options.end - Utc::now());
     let tenant = FakeTenant::start(options.clone(), ([127, 0, 0, 1], 0).into()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
@@ -64,7 +90,7 @@ async fn play(faults: &[Fault]) -> (Truth, Held) {
     source.tenant_id = options.tenant_id.clone();
     source.client_id = options.client_id.clone();
     source.content_types = CONTENT_TYPES.map(str::to_owned).to_vec();
-    let running = run(source, hostile_pace(), &log);
+    let running = run_by(clock, source, hostile_pace(), &log);
     let begun = Instant::now();
     let listed_late = |held: &Held| {
         let truth = tenant.truth();
@@ -72,7 +98,10 @@ async fn play(faults: &[Fault]) -> (Truth, Held) {
         is_done(held, &truth, tenant.served().blobs_fetched_once)
             && lost.clone().all(|blob| held.coverage.iter().any(|row| names(row, blob.content_type, blob.created)))
     };
-    running.until(&log, listed_late).await;
+    if let Err(held) = running.try_until(&log, listed_late).await {
+        println!("{:?}, problems {:?}", tenant.served(), running.health.problems());
+        panic!("not met: {:#?}", wanting(&held, &tenant.truth()));
+    }
     let ended = Instant::now();
     running.stop().await;
     assert!(ended.elapsed() < STOP_TIME_MAX, "it took {:?} to end", ended.elapsed());

@@ -368,18 +368,26 @@ pub fn run_by(clock: Clock, source: TenantSource, pace: Pace, log: &Arc<dyn Log>
 impl Running {
     /// Waits until the log fulfils a condition. A guard ends what would never.
     pub async fn until(&self, log: &Arc<dyn Log>, is_met: impl Fn(&Held) -> bool) -> Held {
+        match self.try_until(log, is_met).await {
+            Ok(held) => held,
+            Err(_) => panic!("not met; problems: {:?}", self.health.problems()),
+        }
+    }
+
+    /// As `until`, but gives back what is held if it is never met.
+    pub async fn try_until(&self, log: &Arc<dyn Log>, is_met: impl Fn(&Held) -> bool) -> Result<Held, Held> {
         let begun = std::time::Instant::now();
         while begun.elapsed() < Duration::from_secs(120) {
             let look = std::time::Instant::now();
             let held = Held::read(&**log).await;
             if is_met(&held) {
-                return held;
+                return Ok(held);
             }
             assert!(!self.task.is_finished(), "the poller has ended");
             // Looking must not take the time that the poller needs.
             tokio::time::sleep((look.elapsed() * 3).max(Duration::from_millis(3))).await;
         }
-        panic!("not met; problems: {:?}", self.health.problems());
+        Err(Held::read(&**log).await)
     }
 
     pub async fn stop(self) {

@@ -235,7 +235,17 @@ async fn subscriptions_start_stop_and_start_again() {
 
 #[tokio::test]
 async fn refusals_carry_their_codes() {
-    let mut reader = Reader::start(options()).await;
+    check_refusals(options()).await;
+}
+
+/// What is refused must not come as an empty array, which would be believed.
+#[tokio::test]
+async fn a_slow_refusal_is_a_refusal() {
+    check_refusals(Options { faults: vec![Fault::SlowBytes], always_faulty: true, ..options() }).await;
+}
+
+async fn check_refusals(options: Options) {
+    let mut reader = Reader::start(options).await;
     let end = reader.options().end;
     let day = TimeDelta::days(1);
     let general = content("Audit.General", end - day, end);

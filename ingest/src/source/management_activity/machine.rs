@@ -28,6 +28,10 @@ const TOKENS_REFUSED_MAX: u32 = 3;
 /// Answers as if there were no blob, by 404 without a code or by an empty body, after which it is believed.
 const ABSENCES_MAX: u32 = 3;
 
+/// Pages of what is new after which a page of a sweep goes first. Where listings are slow, or throttled to one at a time,
+/// something new is always due, and a sweep would never begin.
+const FRONTS_IN_A_ROW_MAX: u32 = 4;
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub enum Next {
@@ -68,6 +72,8 @@ pub struct Machine {
     turn: usize,
     /// Whether it is the turn of a blob, not of a listing.
     blob_next: bool,
+    /// Pages of what is new since the last one of a sweep.
+    fronts_in_a_row: u32,
 }
 
 /// A request, and what is to be committed before it is sent.
@@ -106,6 +112,7 @@ impl Machine {
             skew: Skew::default(),
             turn: 0,
             blob_next: false,
+            fronts_in_a_row: 0,
         }
     }
 
@@ -205,10 +212,15 @@ impl Machine {
 
     fn find_listing(&mut self, now: DateTime<Utc>) -> Option<Work> {
         let moment = self.skew.moment(now);
-        let fronts = self.order().map(|at| (Pass::Front, at));
-        // What is new goes before what may have been missed.
-        for (pass, at) in fronts.chain(self.order().map(|at| (Pass::Sweep, at))) {
-            let Machine { api, pace, lanes, turn, .. } = self;
+        // What is new goes before what may have been missed, but not for ever.
+        let (first, second) = if self.fronts_in_a_row < FRONTS_IN_A_ROW_MAX {
+            (Pass::Front, Pass::Sweep)
+        } else {
+            (Pass::Sweep, Pass::Front)
+        };
+        let first = self.order().map(|at| (first, at));
+        for (pass, at) in first.chain(self.order().map(|at| (second, at))) {
+            let Machine { api, pace, lanes, turn, fronts_in_a_row, .. } = self;
             let lane = &mut lanes[at];
             if lane.start_due(pace).is_some_and(|due| due <= now) {
                 lane.standing = Standing::Starting;
@@ -219,6 +231,7 @@ impl Machine {
                 && let Some(url) = lane.feed.next_listing(pass, api, pace, moment)
             {
                 *turn = at + 1;
+                *fronts_in_a_row = if pass == Pass::Front { fronts_in_a_row.saturating_add(1) } else { 0 };
                 return Some((What::List { feed: at, pass }, url, Effects::default()));
             }
         }

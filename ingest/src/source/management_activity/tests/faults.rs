@@ -361,6 +361,31 @@ fn slow_listings_do_not_keep_blobs_from_being_fetched() {
 }
 
 #[test]
+fn slow_listings_of_what_is_new_do_not_keep_a_sweep_from_its_turn() {
+    // As above: something new is due after every answer, for hours.
+    let pace = Pace { concurrency_max: 1, ..Pace::default() };
+    let mut play = Play::new(&[FEED, "Audit.General"], pace);
+    let (created, listed) = (start() - TimeDelta::days(3), start() + TimeDelta::minutes(40));
+    play.blobs.push(Shown { feed: FEED.into(), created, listed });
+    for _ in 0..200 {
+        let (next, effects) = play.machine.next(play.now);
+        play.apply(effects);
+        let Next::Call(call) = next else { break };
+        play.now += TimeDelta::seconds(70);
+        let outcome = play.answer(&call);
+        play.calls.push(Made { at: play.now, what: call.what.clone(), url: call.url.clone() });
+        let effects = play.machine.heard(*call, outcome, play.now);
+        play.apply(effects);
+    }
+    assert_eq!(play.fetched.len(), 1);
+    // What is new still has the most of the turns.
+    let count = |wanted| {
+        play.calls.iter().filter(|call| matches!(call.what, What::List { pass, .. } if pass == wanted)).count()
+    };
+    assert!(count(Pass::Front) > 2 * count(Pass::Sweep));
+}
+
+#[test]
 fn moments_noted_under_a_clock_that_was_ahead_hold_nothing_up() {
     let mut play = play(is_blob, Outcome::Failed(Trouble::Connection));
     play.now = start() + TimeDelta::hours(3);
