@@ -350,9 +350,10 @@ impl Services {
                 }
                 tracing::warn!(event = "rules_not_offered", error = %error);
                 if !shutdown.sleep(OFFER_RETRY).await {
-                    break;
+                    return Ok(());
                 }
             }
+            tracing::info!(event = "rules_offered", rule_set = book.name());
             Ok(())
         });
     }
