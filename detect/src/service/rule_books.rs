@@ -69,6 +69,12 @@ pub fn compile(book: &RuleBook) -> Result<Matcher, RuleErrors> {
 pub(super) struct Compiler(Mutex<VecDeque<(String, Arc<Matcher>)>>);
 
 impl Compiler {
+    /// As [`Compiler::matcher`], on a thread that may be busy for as long as it takes: leases are renewed meanwhile.
+    async fn matcher_aside(self: &Arc<Self>, epoch: u64, book: &RuleBook) -> Result<Arc<Matcher>, Error> {
+        let (compiler, book) = (self.clone(), book.clone());
+        tokio::task::spawn_blocking(move || compiler.matcher(epoch, &book)).await.map_err(|_| Error::Worker)?
+    }
+
     pub(super) fn matcher(&self, epoch: u64, book: &RuleBook) -> Result<Arc<Matcher>, Error> {
         let name = book.name();
         // Held while it compiles, so that the partitions wait for one compilation instead of making one each.
@@ -145,7 +151,7 @@ impl Follower {
             match key.as_slice() {
                 FOLLOWING => {
                     let RulesOfEpoch { epoch, book } = read(&value)?;
-                    let matcher = follower.compiler.matcher(epoch, &book)?;
+                    let matcher = follower.compiler.matcher_aside(epoch, &book).await?;
                     follower.following = Some(InForce { epoch, matcher });
                 }
                 DECIDED => follower.decided = read(&value)?,
@@ -171,9 +177,13 @@ impl Follower {
                     Ok(Envelope::RulesOffered { book, again }) if self.partition == 0 => {
                         self.offered(book, again);
                         let RulesOfEpoch { epoch, book } = self.newest();
+                        self.compiler.matcher_aside(epoch, &book).await?;
                         self.follow(epoch, book)?;
                     }
-                    Ok(Envelope::RulesInForce { epoch, book }) => self.follow(epoch, book)?,
+                    Ok(Envelope::RulesInForce { epoch, book }) => {
+                        self.compiler.matcher_aside(epoch, &book).await?;
+                        self.follow(epoch, book)?;
+                    }
                     // What is no envelope is told when its turn comes.
                     _ => {}
                 }
@@ -253,7 +263,7 @@ impl Editions {
             match key.first() {
                 Some(&BOOK) => {
                     let RulesOfEpoch { epoch, book } = read(&value)?;
-                    editions.sets.insert(epoch, editions.compiler.matcher(epoch, &book)?);
+                    editions.sets.insert(epoch, editions.compiler.matcher_aside(epoch, &book).await?);
                 }
                 Some(&FOLLOWED) => {
                     let Followed { partition, epoch } = read(&value)?;
