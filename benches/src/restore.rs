@@ -263,9 +263,10 @@ fn known_row(partition: u32, row: u64, rows: u64) -> StateChange {
     let day = midnight() - TimeDelta::days((row * DAYS / rows) as i64);
     let mut value = Vec::with_capacity(IDS_A_ROW as usize * ID_BYTES);
     for id in 0..IDS_A_ROW {
-        let id = key_hash(&["known", &partition.to_string(), &(row * IDS_A_ROW + id).to_string()]);
-        value.extend_from_slice(&id.to_be_bytes());
-        value.extend_from_slice(&id.rotate_left(64).to_be_bytes());
+        let number = (row * IDS_A_ROW + id).to_string();
+        for of in ["id", "content"] {
+            value.extend_from_slice(&key_hash(&[of, &partition.to_string(), &number]).to_be_bytes());
+        }
     }
     // Far beyond the offsets of the records before, so that no row takes another's place.
     let key = [&Admit::prefix(day.date_naive())[..], &((1_u64 << 40) + row).to_be_bytes()].concat();

@@ -340,6 +340,28 @@ impl Services {
         self.spawn(Stage::Detect, "detection", service);
     }
 
+    /// Starts detection and the archive for what is to be taken in once, with the rules of this process in force before the
+    /// first record, in every partition. `again`: also if they were replaced before.
+    pub async fn begin_intake(&mut self, core: &Core, again: bool) -> anyhow::Result<()> {
+        self.spawn_detect(core);
+        detect::service::offer(&*core.log, &core.book, again).await?;
+        self.until(consumed(&*core.log, Consumer::Match, Topic::Records)).await??;
+        let (archiver, shutdown) = (core.archiver(), self.shutdown(Stage::Rest));
+        self.spawn(Stage::Rest, "the archive", async move { archiver.run(shutdown).await });
+        Ok(())
+    }
+
+    /// Ends every service once all that has been received is judged, and returns when it is in the archive.
+    pub async fn end_intake(mut self, log: &dyn Log) -> anyhow::Result<()> {
+        self.until(judged(log)).await??;
+        self.stop(log, None).await?;
+        // Where another process is the archiver, its next flush has our rows.
+        for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
+            consumed(log, Consumer::Archive, topic).await?;
+        }
+        Ok(())
+    }
+
     /// Asks for the rule set of this process. `again`: also if it has been in force and was replaced.
     pub fn spawn_offer(&mut self, core: &Core, again: bool) {
         let (log, book, shutdown) = (core.log.clone(), core.book.clone(), self.shutdown(Stage::Detect));
@@ -410,13 +432,16 @@ impl Services {
     }
 }
 
+/// Waits until all that has been received is judged. Matches exist only once their records have been looked at, so the
+/// order of these two matters.
+pub async fn judged(log: &dyn Log) -> anyhow::Result<()> {
+    consumed(log, Consumer::Match, Topic::Records).await?;
+    consumed(log, Consumer::Correlate, Topic::Matches).await
+}
+
 /// Waits until all that has been received is judged, for a while.
 async fn judge_the_last(log: &dyn Log) {
-    let judged = async {
-        consumed(log, Consumer::Match, Topic::Records).await?;
-        consumed(log, Consumer::Correlate, Topic::Matches).await
-    };
-    match tokio::time::timeout(LAST_JUDGED_WITHIN, judged).await {
+    match tokio::time::timeout(LAST_JUDGED_WITHIN, judged(log)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(event = "stopped_before_all_was_judged", error = format!("{error:#}")),
         Err(_) => tracing::warn!(event = "stopped_before_all_was_judged"),

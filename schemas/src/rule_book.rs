@@ -46,6 +46,11 @@ impl RuleBook {
         key_id(&parts).chars().take(NAME_DIGITS).collect()
     }
 
+    /// Names the rules and the operator's changes to them, whatever is taken for inside.
+    pub fn rules_name(&self) -> String {
+        RuleBook { domains: BTreeMap::new(), ..self.clone() }.name()
+    }
+
     /// This book where `other` is in force: domains of tenants that this one does not name go on being inside.
     #[must_use]
     pub fn over(mut self, other: Option<&RuleBook>) -> RuleBook {
@@ -82,6 +87,8 @@ mod tests {
             RuleBook { tuning: Some(RuleText { file: String::new(), text: "z".into() }), ..one.clone() },
         ];
         assert!(others.iter().all(|other| other.name() != one.name()));
+        let same_rules = others.map(|other| other.rules_name() == one.rules_name());
+        assert_eq!(same_rules, [false, false, true, true, false]);
     }
 
     #[test]

@@ -14,8 +14,9 @@
 //! | forgotten | correlate | books that every partition of `records` has left behind |
 //!
 //! One decides, because several could disagree about the order of two offers. It decides by the log alone: a book that
-//! is in force already changes nothing, and one that was in force and has been replaced comes back only where the offer
-//! says so. Else a detector that happens to restart in the middle of a roll-out would take everybody back.
+//! is in force already changes nothing, and one that was offered before and has been replaced comes back only where the
+//! offer says so. Else a detector that happens to restart in the middle of a roll-out would take everybody back. What has
+//! been replaced is known by its rules as well: a tenant's domains may have been added since, and are no new rules.
 //!
 //! Until a log has its first rule set nothing is judged; the first then holds for what came before it as well.
 
@@ -36,7 +37,7 @@ use crate::rule::{Rule, RuleErrors, RuleSet, Source, Tuning};
 /// megabytes.
 const COMPILED_MAX: usize = 4;
 
-/// Names of books that were in force, kept to know them again.
+/// Names of replaced books and rules, kept to know them again.
 const EARLIER_MAX: usize = 1_000;
 
 /// Largest book. The pack is 0.4 MB; three thousand rules with their samples are about 15.
@@ -101,7 +102,9 @@ pub(super) struct InForce {
 struct Decided {
     epoch: u64,
     book: RuleBook,
-    /// Names of the books before it, oldest first.
+    /// The name under which it was offered: without the domains that were in force already.
+    offered: String,
+    /// What has been replaced, oldest first: offers by their names, and rules by those of books without domains.
     earlier: VecDeque<String>,
 }
 
@@ -109,17 +112,21 @@ impl Decided {
     /// The decision after an offer; none if it changes nothing.
     fn after(&self, book: RuleBook, again: bool) -> Option<Decided> {
         let before = (self.epoch > 0).then_some(&self.book);
+        let (offered, rules) = (book.name(), book.rules_name());
         let book = book.over(before);
-        let name = book.name();
-        if before.is_some_and(|before| before.name() == name) || (!again && self.earlier.contains(&name)) {
+        let is_replaced = self.earlier.contains(&offered) || self.earlier.contains(&rules);
+        if before.is_some_and(|before| before.name() == book.name()) || (!again && is_replaced) {
             return None;
         }
         let mut earlier = self.earlier.clone();
-        earlier.extend(before.map(RuleBook::name));
+        // What comes back has not been replaced any more.
+        earlier.retain(|name| *name != offered && *name != rules);
+        let replaced = before.into_iter().flat_map(|before| [self.offered.clone(), before.rules_name()]);
+        earlier.extend(replaced.filter(|name| *name != offered && *name != rules));
         while earlier.len() > EARLIER_MAX {
             earlier.pop_front();
         }
-        Some(Decided { epoch: self.epoch + 1, book, earlier })
+        Some(Decided { epoch: self.epoch + 1, book, offered, earlier })
     }
 }
 

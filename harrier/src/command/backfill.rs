@@ -6,13 +6,12 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use ingest::source::audit_search::{Pace, Report, Search, search};
 use runtime::config::TenantConfig;
-use runtime::log::{Consumer, Topic};
 use runtime::metrics::Metrics;
 use runtime::shutdown;
 
 use crate::cli::{Backfill, Global};
 use crate::exit::{ConfigurationError, Outcome};
-use crate::services::{Core, Services, Stage, config, consumed};
+use crate::services::{Core, Services, config};
 use crate::show::{ProgressLine, grouped};
 
 /// How long Audit (Standard) keeps records. With Premium, `--since` reaches further.
@@ -25,13 +24,8 @@ pub async fn run(global: &Global, options: &Backfill, metrics: Arc<Metrics>) -> 
     let core = Core::open(config(global)?, &[], metrics)?;
     let what = what(&core.config.tenants, options, core.clock.now())?;
     let mut services = Services::new();
-    services.spawn_detect(&core);
-    // In force before the first record, in every partition.
-    detect::service::offer(&*core.log, &core.book, true).await?;
-    services.until(consumed(&*core.log, Consumer::Match, Topic::Records)).await??;
-    let (archiver, archive_end) = (core.archiver(), services.shutdown(Stage::Rest));
-    services.spawn(Stage::Rest, "the archive", async move { archiver.run(archive_end).await });
-
+    // It runs beside the services of this configuration: rules that they have replaced meanwhile are not brought back.
+    services.begin_intake(&core, false).await?;
     let (trigger, shutdown) = shutdown::channel();
     // Ctrl-C ends the searching; what was found is judged and archived, and the next run goes on from there.
     let stopper = tokio::spawn(async move {
@@ -49,15 +43,7 @@ pub async fn run(global: &Global, options: &Backfill, metrics: Arc<Metrics>) -> 
     let searched = services.until(work).await?;
     line.clear();
     stopper.abort();
-    let judged = async {
-        consumed(&*core.log, Consumer::Match, Topic::Records).await?;
-        consumed(&*core.log, Consumer::Correlate, Topic::Matches).await
-    };
-    services.until(judged).await??;
-    services.stop(&*core.log, None).await?;
-    for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
-        consumed(&*core.log, Consumer::Archive, topic).await?;
-    }
+    services.end_intake(&*core.log).await?;
     let report = searched?;
     println!("records found      {:>12}", grouped(report.records));
     println!("not readable       {:>12}", grouped(report.rejected));

@@ -23,7 +23,7 @@ use simulate::FakeTenant;
 
 use crate::cli::{Demo, Global, Role};
 use crate::exit::Outcome;
-use crate::services::{Core, REVISION, Services, Stage, consumed};
+use crate::services::{Core, REVISION, Services, Stage, consumed, judged};
 use crate::show::{ProgressLine, grouped, shell_quoted};
 
 /// How long the story day takes.
@@ -149,8 +149,7 @@ async fn play(core: &Core, tenant: &FakeTenant, quiet: bool) -> anyhow::Result<(
     }
     // The last blob is in the log a moment after it has been fetched.
     let records = settled(core, tenant).await?;
-    consumed(&*core.log, Consumer::Match, Topic::Records).await?;
-    consumed(&*core.log, Consumer::Correlate, Topic::Matches).await?;
+    judged(&*core.log).await?;
     seen.print_new(core, &mut progress).await?;
     Ok((seen.standing(), records))
 }

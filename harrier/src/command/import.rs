@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ingest::import::{Options, Progress, Report, import};
-use runtime::log::{Consumer, Log, Range, ReadLimit, Topic};
+use runtime::log::{Log, Range, ReadLimit, Topic};
 use runtime::metrics::Metrics;
 use runtime::shutdown;
 use schemas::Finding;
@@ -17,7 +17,7 @@ use schemas::text::escape_controls;
 
 use crate::cli::{Global, Import};
 use crate::exit::Outcome;
-use crate::services::{Core, Services, Stage, config, consumed, ends};
+use crate::services::{Core, Services, config, ends};
 use crate::show::{ProgressLine, grouped, shell_quoted};
 
 /// How often the progress display changes.
@@ -34,29 +34,13 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
     let started = Instant::now();
     let before = Before::read(&*core.log).await?;
     let mut services = Services::new();
-    services.spawn_detect(&core);
-    // In force before the first record, in every partition.
-    detect::service::offer(&*core.log, &core.book, true).await?;
-    services.until(consumed(&*core.log, Consumer::Match, Topic::Records)).await??;
-    let (archiver, archive_end) = (core.archiver(), services.shutdown(Stage::Rest));
-    services.spawn(Stage::Rest, "the archive", async move { archiver.run(archive_end).await });
-
+    services.begin_intake(&core, true).await?;
     let progress = Arc::new(Progress::default());
     let report = {
         let work = with_progress(read(&core, options, &progress), &progress, global.quiet);
         services.until(work).await??
     };
-    // Matches exist only once their records have been judged, so the order of these two matters.
-    let judged = async {
-        consumed(&*core.log, Consumer::Match, Topic::Records).await?;
-        consumed(&*core.log, Consumer::Correlate, Topic::Matches).await
-    };
-    services.until(judged).await??;
-    services.stop(&*core.log, None).await?;
-    // Where another process is the archiver, its next flush has our rows.
-    for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
-        consumed(&*core.log, Consumer::Archive, topic).await?;
-    }
+    services.end_intake(&*core.log).await?;
     let counts = count(&*core.log, &before, &report.ranges).await?;
     let findings = new_findings(&*core.log, &before).await?;
     summarise(global, options, &report, &counts, &findings, started.elapsed())?;

@@ -169,6 +169,34 @@ async fn who_restarts_with_replaced_rules_does_not_bring_them_back_unless_asked_
 }
 
 #[tokio::test]
+async fn domains_that_came_in_between_do_not_make_replaced_rules_new() {
+    let bed = Bed::new();
+    let with = |name, tenants: &[&str]| {
+        let domain = |tenant: &&str| (tenant.parse().unwrap(), vec![format!("{tenant}.example")]);
+        RuleBook { domains: tenants.iter().map(domain).collect(), ..book(name) }
+    };
+    let offers = [
+        (with("a", &["t1"]), false, 1),
+        (with("b", &["t1"]), false, 2),
+        // An import into another tenant, and a detector that still has the first rules.
+        (with("b", &["t2"]), true, 3),
+        (with("a", &["t1"]), false, 3),
+        // The same rules with other domains are a change, and what was before it is not brought back either.
+        (RuleBook { domains: [("t1".parse().unwrap(), vec!["new.example".into()])].into(), ..book("b") }, false, 4),
+        (with("b", &["t1"]), false, 4),
+        (with("a", &["t1"]), true, 5),
+        (with("a", &["t1"]), false, 5),
+        (with("b", &["t1"]), false, 5),
+    ];
+    for (round, (offered, again, epoch)) in offers.into_iter().enumerate() {
+        bed.offer(&offered, again).await;
+        bed.judge_all().await;
+        let decided = bed.log.scan(Store::Rules, 0, DECIDED).await.unwrap();
+        assert_eq!(read::<Decided>(&decided[0].1).unwrap().epoch, epoch, "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_matched_by_earlier_rules_is_correlated_by_them_and_then_they_are_forgotten() {
     let bed = Bed::new();
     bed.offer(&book("a"), false).await;
