@@ -316,6 +316,8 @@ pub enum Unusable {
     Sqlite { found: &'static str },
     #[error("a batch at offset {first} of {topic}/{partition} is damaged")]
     Batch { topic: &'static str, partition: u32, first: u64 },
+    #[error("state of {store}/{partition} is damaged in its run {number}")]
+    Run { store: &'static str, partition: u32, number: i64 },
     /// State that no committed step can have made: another tool wrote to the topic, or a guarantee of ours is broken.
     #[error("state in {topic}/{partition} was made by offset {made_by}, but its consumer stands at {committed}")]
     Ahead { topic: String, partition: u32, made_by: u64, committed: u64 },
