@@ -29,6 +29,7 @@ pub mod text;
 mod tuning;
 mod value;
 mod version;
+pub(crate) mod witness;
 mod yaml;
 
 pub use correlation::CORRELATION_TYPES;

@@ -20,13 +20,13 @@ use super::condition::{OperationName, union};
 use super::pattern::{Pattern, fold, fold_text};
 
 /// A field of the record: the values of one path, or of several where a rule's dialect has one name for them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     pub paths: Vec<FieldPath>,
 }
 
 /// One path, and its segments for reaching what lies deeper.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldPath {
     path: Path,
     segments: Vec<String>,
@@ -100,7 +100,8 @@ fn leaves<'a>(node: Node<'a>, segments: &[String], out: &mut Vec<Scalar<'a>>) {
 }
 
 impl Field {
-    fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
+    /// Appends the values; whether the field is there.
+    pub fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         let mut present = false;
         for path in &self.paths {
             present |= path.select(subject, out);
