@@ -9,6 +9,7 @@ mod import;
 mod kafka;
 mod latency;
 mod process;
+mod record;
 mod restore;
 mod rule_count;
 mod stage;

@@ -74,7 +74,7 @@ struct Request {
 }
 
 enum Work {
-    Step(Box<Txn>),
+    Step(Arc<Txn>),
     Acquire(Lease, Duration),
     Release(Lease),
     Trim(DateTime<Utc>),
@@ -149,13 +149,13 @@ impl Log for Embedded {
         &self.id
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
+    async fn commit_shared(&self, txn: Arc<Txn>) -> Result<Committed, LogError> {
         if let Some([first, second]) = broken::halves(&txn) {
-            let first = self.ask(Work::Step(Box::new(first))).await?;
+            let first = self.ask(Work::Step(Arc::new(first))).await?;
             crate::failpoint::reached("log_half_committed");
-            return Ok(broken::whole(first, self.ask(Work::Step(Box::new(second))).await?));
+            return Ok(broken::whole(first, self.ask(Work::Step(Arc::new(second))).await?));
         }
-        self.ask(Work::Step(Box::new(txn))).await
+        self.ask(Work::Step(txn)).await
     }
 
     async fn read(&self, topic: Topic, partition: u32, from: u64, limit: ReadLimit) -> Result<Vec<Message>, LogError> {

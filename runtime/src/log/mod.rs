@@ -218,7 +218,12 @@ pub trait Log: Send + Sync {
     fn id(&self) -> &str;
 
     /// Takes the step, all or nothing: see the module.
-    async fn commit(&self, txn: Txn) -> Result<Committed, LogError>;
+    async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
+        self.commit_shared(Arc::new(txn)).await
+    }
+
+    /// The same for a caller that keeps the step, to take it again where it has failed: nothing of it is copied.
+    async fn commit_shared(&self, txn: Arc<Txn>) -> Result<Committed, LogError>;
 
     /// Messages from an offset on; empty at the end of the log.
     async fn read(&self, topic: Topic, partition: u32, from: u64, limit: ReadLimit) -> Result<Vec<Message>, LogError>;
