@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod correlate;
 mod decimal;
+pub mod explain;
 mod index;
 pub mod matcher;
 pub mod offline;

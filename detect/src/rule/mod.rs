@@ -26,6 +26,7 @@ mod report;
 mod samples;
 mod set;
 pub mod text;
+pub(crate) mod trace;
 mod tuning;
 mod value;
 mod version;
