@@ -193,8 +193,7 @@ impl Page<'_> {
         if keyless > 0 {
             let keys = self.rule.group_by.join(", ");
             let text = format!(
-                "{keyless} records are selected and count for nothing: they have no value for the group ({keys}), or \
-                 none to compare"
+                "selected and left out: {keyless}, because they have no value for the group ({keys}), or none to compare"
             );
             self.say("", &text);
         }

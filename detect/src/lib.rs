@@ -4,6 +4,7 @@
 //! of arrival, any batching and any restart give the same ones.
 
 pub mod admit;
+pub mod backtest;
 pub mod correlate;
 mod decimal;
 pub mod explain;

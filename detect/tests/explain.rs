@@ -75,7 +75,11 @@ fn sign_in(minute: u32, operation: &str, user: &str) -> Value {
 
 #[test]
 fn a_near_miss_says_what_to_change() {
-    check("forwards", "", &[forwarding("ana@private.example")], &expect![[r#"
+    check(
+        "forwards",
+        "",
+        &[forwarding("ana@private.example")],
+        &expect![[r#"
         rule     forwards: Inbox rule forwards (t.yml:2)
         record   r1 New-InboxRule by ana@contoso.example at 2026-11-02 09:00:00 UTC
 
@@ -106,12 +110,17 @@ fn a_near_miss_says_what_to_change() {
             not Parameters.Enabled: false
 
         no finding
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_record_of_another_workload_is_told_apart() {
-    check("forwards", "", &[sign_in(1, "UserLoggedIn", "ana@contoso.example")], &expect![[r#"
+    check(
+        "forwards",
+        "",
+        &[sign_in(1, "UserLoggedIn", "ana@contoso.example")],
+        &expect![[r#"
         rule     forwards: Inbox rule forwards (t.yml:2)
         record   userloggedin 1 ana@contoso.example UserLoggedIn by ana@contoso.example at 2026-11-02 09:01:00 UTC
 
@@ -139,12 +148,17 @@ fn a_record_of_another_workload_is_told_apart() {
           Parameters.ForwardTo|contains: ['@evil.example', '@drop.example']
 
         no finding
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn what_an_attacker_writes_does_not_act_on_the_reader() {
-    check("forwards", "", &[forwarding("\u{1b}[2J\u{202e}@evil.example\r\nno finding")], &expect![[r#"
+    check(
+        "forwards",
+        "",
+        &[forwarding("\u{1b}[2J\u{202e}@evil.example\r\nno finding")],
+        &expect![[r#"
         rule     forwards: Inbox rule forwards (t.yml:2)
         record   r1 New-InboxRule by ana@contoso.example at 2026-11-02 09:00:00 UTC
 
@@ -174,15 +188,21 @@ fn what_an_attacker_writes_does_not_act_on_the_reader() {
             not Parameters.Enabled: false
 
         no finding
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn an_exception_is_named_with_its_owner() {
     let mut record = forwarding("x@evil.example");
     record["Parameters"][1]["Value"] = "True".into();
-    let tuning = "[[exception]]\nrule = 'forwards'\nfield = 'user_id'\nvalue = 'ana@*'\nowner = 'ben'\nreason = 'a drill'\n";
-    check("forwards", tuning, &[record], &expect![[r#"
+    let tuning =
+        "[[exception]]\nrule = 'forwards'\nfield = 'user_id'\nvalue = 'ana@*'\nowner = 'ben'\nreason = 'a drill'\n";
+    check(
+        "forwards",
+        tuning,
+        &[record],
+        &expect![[r#"
         rule     forwards: Inbox rule forwards (t.yml:2)
         record   r1 New-InboxRule by ana@contoso.example at 2026-11-02 09:00:00 UTC
 
@@ -207,33 +227,44 @@ fn an_exception_is_named_with_its_owner() {
         an exception of ben takes away 1: a drill
 
         no finding
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_window_says_how_far_it_came() {
-    let mut records: Vec<Value> = (0..7).map(|minute| sign_in(minute, "UserLoginFailed", "ana@contoso.example")).collect();
+    let mut records: Vec<Value> =
+        (0..7).map(|minute| sign_in(minute, "UserLoginFailed", "ana@contoso.example")).collect();
     records.extend((0..30).step_by(10).map(|minute| sign_in(minute, "UserLoginFailed", "ben@contoso.example")));
     records.push(json!({"Id": "nobody", "CreationTime": "2026-11-02T09:00:00", "Workload": "AzureActiveDirectory", "Operation": "UserLoginFailed"}));
-    check("guessing", "", &records, &expect![[r#"
+    check(
+        "guessing",
+        "",
+        &records,
+        &expect![[r#"
         rule     guessing: Guessing (t.yml:25)
         records  11
 
           failed_sign_in selects 11 of 11: s
 
-        1 records are selected and count for nothing: they have no value for the group (user_id), or none to compare
+        selected and left out: 1, because they have no value for the group (user_id), or none to compare
         asked of each group: records that weigh 10 within 10m
           user_id 'ana@contoso.example': 7 of 10 seen within 10m, between 2026-11-02 09:00:00 and 2026-11-02 09:06:00
           user_id 'ben@contoso.example': 2 of 10 seen within 10m, between 2026-11-02 09:00:00 and 2026-11-02 09:10:00
 
         no finding
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_sequence_says_how_far_it_came() {
     let failed = sign_in(5, "UserLoginFailed", "ana@contoso.example");
-    check("guessed", "", &[sign_in(3, "UserLoggedIn", "ana@contoso.example"), failed.clone()], &expect![[r#"
+    check(
+        "guessed",
+        "",
+        &[sign_in(3, "UserLoggedIn", "ana@contoso.example"), failed.clone()],
+        &expect![[r#"
         rule     guessed: Guessed (t.yml:29)
         records  2
 
@@ -245,8 +276,13 @@ fn a_sequence_says_how_far_it_came() {
           user_id 'ana@contoso.example': 1 of 2 seen within 10m, between 2026-11-02 09:05:00 and 2026-11-02 09:05:00
 
         no finding
-    "#]]);
-    check("guessed", "", &[sign_in(5, "UserLoggedIn", "ana@contoso.example"), failed], &expect![[r#"
+    "#]],
+    );
+    check(
+        "guessed",
+        "",
+        &[sign_in(5, "UserLoggedIn", "ana@contoso.example"), failed],
+        &expect![[r#"
         rule     guessed: Guessed (t.yml:29)
         records  2
 
@@ -259,5 +295,6 @@ fn a_sequence_says_how_far_it_came() {
 
         1 finding:
           Guessed (user ana@contoso.example, mailbox unknown, ip unknown)
-    "#]]);
+    "#]],
+    );
 }

@@ -36,6 +36,6 @@ pub use correlation::CORRELATION_TYPES;
 pub use lint::{Note, NoteKind, notes};
 pub use model::{Kind, Member, Operator, Rule};
 pub use modifier::MODIFIERS;
-pub use report::{Code, Report, RuleErrors};
+pub use report::{Code, Report, RuleErrors, nearest};
 pub use set::{RuleSet, Source};
 pub use tuning::{Exception, Tuning};

@@ -71,11 +71,7 @@ impl Detection {
             let named = asked.into_iter().map(|search| Trace { said: format!("filter {}", search.said), ..search });
             searches.extend(named);
         }
-        Traced {
-            condition: words(&self.condition, &self.names),
-            searches,
-            whole: Trace::join("", Joined::All, parts),
-        }
+        Traced { condition: words(&self.condition, &self.names), searches, whole: Trace::join("", Joined::All, parts) }
     }
 
     fn trace_searches(&self, event: &Event) -> Vec<Trace> {
@@ -246,7 +242,8 @@ mod tests {
             notify: true,
         };
         // Bursts repeat one record, which says nothing new. Every fifth of the others is enough for a test of seconds.
-        let records = rules.rules().iter().flat_map(|rule| &rule.tests).flat_map(|test| test.records.iter().take(2)).step_by(5);
+        let records =
+            rules.rules().iter().flat_map(|rule| &rule.tests).flat_map(|test| test.records.iter().take(2)).step_by(5);
         let (mut asked, mut held) = (0, 0);
         for record in records {
             let received = Received { origin: origin.clone(), bytes: record.to_string().into_bytes() };
