@@ -204,6 +204,11 @@ impl Matcher {
         self.rules.exceptions(rule_id).iter().any(|exception| exception.excludes(event))
     }
 
+    /// Whether a rule with `x-outside` leaves out a record, because no domain that it names is outside.
+    pub(crate) fn names_nothing_outside(&self, rule: &Rule, event: &Event) -> bool {
+        matches!(self.outside(rule, event), Outside::Nothing)
+    }
+
     fn by_itself(&self, rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {
         let group_by = paths(&rule.group_by);
         // A missing part of the key is an empty one: what happened is told even if nobody is named.
