@@ -9,6 +9,7 @@
 //! one text, as it should be, is asked about all of them.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use aho_corasick::AhoCorasick;
 use schemas::path::Scalar;
@@ -45,16 +46,23 @@ struct FieldNeedles {
     field: Field,
     /// Those that ask for any value.
     value: Vec<usize>,
-    needles: HashMap<String, Vec<usize>>,
-    search: Option<Search>,
+    /// By the text that they ask for.
+    texts: HashMap<String, Vec<usize>>,
+    /// Made by the first record of the operation: most operations that rules name never come.
+    search: OnceLock<Search>,
 }
 
+/// How texts are looked for.
 #[derive(Debug)]
-struct Search {
-    automaton: AhoCorasick,
-    /// By the number of the needle.
-    detections: Vec<Vec<usize>>,
+enum Search {
+    /// One after the other.
+    Each(Vec<(String, Vec<usize>)>),
+    /// At once; the detections by the number of the text.
+    Together(AhoCorasick, Vec<Vec<usize>>),
 }
+
+/// From so many texts on, looking for all at once is quicker.
+const TOGETHER_MIN: usize = 8;
 
 /// What is left in the running, each once.
 struct Candidates {
@@ -97,8 +105,6 @@ impl Index {
                 }
             }
         }
-        let buckets = index.by_operation.values_mut().chain(index.by_key.values_mut());
-        buckets.chain([&mut index.any_operation]).for_each(Bucket::finish);
         index
     }
 
@@ -120,28 +126,13 @@ impl Index {
 impl Bucket {
     fn add(&mut self, field: &Field, needle: &Needle, position: usize) {
         let at = self.fields.iter().position(|known| known.field == *field).unwrap_or_else(|| {
-            let (value, needles) = (Vec::new(), HashMap::new());
-            self.fields.push(FieldNeedles { field: field.clone(), value, needles, search: None });
+            let (value, texts) = (Vec::new(), HashMap::new());
+            self.fields.push(FieldNeedles { field: field.clone(), value, texts, search: OnceLock::new() });
             self.fields.len() - 1
         });
         match needle {
             Needle::Value => self.fields[at].value.push(position),
-            Needle::Text(text) => self.fields[at].needles.entry(text.clone()).or_default().push(position),
-        }
-    }
-
-    fn finish(&mut self) {
-        for field in &mut self.fields {
-            let (texts, detections): (Vec<String>, Vec<Vec<usize>>) =
-                std::mem::take(&mut field.needles).into_iter().unzip();
-            if texts.is_empty() {
-                continue;
-            }
-            match AhoCorasick::new(&texts) {
-                Ok(automaton) => field.search = Some(Search { automaton, detections }),
-                // More texts than an automaton can hold: then a value is all that is asked for.
-                Err(_) => field.value.extend(detections.concat()),
-            }
+            Needle::Text(text) => self.fields[at].texts.entry(text.clone()).or_default().push(position),
         }
     }
 
@@ -153,12 +144,34 @@ impl Bucket {
             field.field.select(Subject::Record(event), &mut values);
             for value in values.iter().filter(|value| **value != Scalar::Null) {
                 candidates.add(&field.value);
-                let Some(Search { automaton, detections }) = &field.search else { continue };
                 folded.clear();
                 folded.extend(value.to_text().chars().map(fold));
-                for found in automaton.find_overlapping_iter(&folded) {
-                    candidates.add(&detections[found.pattern().as_usize()]);
-                }
+                field.search.get_or_init(|| Search::new(&field.texts)).each(&folded, |found| candidates.add(found));
+            }
+        }
+    }
+}
+
+impl Search {
+    fn new(texts: &HashMap<String, Vec<usize>>) -> Search {
+        let each = || texts.iter().map(|(text, detections)| (text.clone(), detections.clone())).collect();
+        if texts.len() < TOGETHER_MIN {
+            return Search::Each(each());
+        }
+        match AhoCorasick::new(texts.keys()) {
+            Ok(automaton) => Search::Together(automaton, texts.values().cloned().collect()),
+            // More texts than an automaton can hold.
+            Err(_) => Search::Each(each()),
+        }
+    }
+
+    fn each(&self, value: &str, mut found: impl FnMut(&[usize])) {
+        match self {
+            Search::Each(texts) => {
+                texts.iter().filter(|(text, _)| value.contains(text)).for_each(|(_, detections)| found(detections));
+            }
+            Search::Together(automaton, detections) => {
+                automaton.find_overlapping_iter(value).for_each(|at| found(&detections[at.pattern().as_usize()]));
             }
         }
     }
