@@ -46,9 +46,11 @@ fn the_archive_judged_again_gives_what_live_found_byte_for_byte() {
     let (same, different) = backtest(&harrier, &[&DOMAINS[..], &["--since", since]].concat());
     assert_eq!((same, different), (later, vec![]));
     assert!(later > 0, "the story is on its last day");
-    // The control: with another idea of what is inside, another answer.
-    let (_, different) = backtest(&harrier, &["--domains", "elsewhere.example"]);
-    assert!(!different.is_empty(), "domains make no difference");
+    // The control: with a rule more, another answer.
+    let more = "title: M\nid: m\nlogsource: {product: m365}\ndetection: {s: {Operation: UserLoggedIn}, condition: s}\n";
+    let more = harrier.file("more.yml", more);
+    let (_, different) = backtest(&harrier, &[&DOMAINS[..], &["--rules", more.to_str().unwrap()]].concat());
+    assert!(!different.is_empty() && different.iter().all(|line| line["kind"] == "only_new"), "{different:?}");
 }
 
 #[test]
