@@ -41,10 +41,13 @@ fn is_scattered(store: Store) -> bool {
 
 type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// A store and partition.
+type Place = (Store, u32);
+
 /// The state as this process sees it.
 #[derive(Default)]
 pub(super) struct State {
-    runs: Mutex<HashMap<(Store, u32), Arc<Mutex<Runs>>>>,
+    runs: Mutex<HashMap<Place, Arc<Mutex<Runs>>>>,
 }
 
 /// What lies in the runs of one store and partition.

@@ -35,7 +35,7 @@ async fn what_is_read_is_what_was_written_whoever_writes_it_and_however_far_rows
     println!("seed {seed}");
     let mut dice = Dice(seed);
     let folder = tempfile::tempdir().unwrap();
-    let mut logs = vec![open(&folder), open(&folder)];
+    let mut logs = [open(&folder), open(&folder)];
     let mut truth: Vec<Rows> = vec![Rows::new(), Rows::new()];
     // Few keys, so that rows are replaced and removed while they are on their way.
     for step in 0..300 {
