@@ -10,14 +10,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context;
-use chrono::{DateTime, Utc};
 use detect::matcher::Matcher;
 use detect::rule::{RuleSet, Source, Tuning};
 use schemas::Event;
-use schemas::envelope::{Origin, Received};
+use schemas::envelope::Received;
 use schemas::tenant::Tenant;
 
 use crate::process::thread_cpu_seconds;
+use crate::record::imported;
 
 /// Operations that rules ask for, the frequent ones first.
 const OPERATIONS: &[&str] = &[
@@ -51,7 +51,7 @@ pub fn run(counts: &[u32], records: usize, write: Option<&Path>, file: &Path) ->
     let loaded: Vec<Received> = std::io::BufReader::new(std::fs::File::open(file)?)
         .split(b'\n')
         .take(records)
-        .map(|line| Ok(Received { origin: origin(&tenant), bytes: line? }))
+        .map(|line| Ok(imported(&tenant, line?)))
         .collect::<std::io::Result<_>>()?;
     let bytes: usize = loaded.iter().map(|received| received.bytes.len()).sum();
     let rate = |seconds: f64| format!("{:.0} records/s", loaded.len() as f64 / seconds);
@@ -104,17 +104,6 @@ fn timed(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
     let before = thread_cpu_seconds().context("no /proc")?;
     work()?;
     Ok(thread_cpu_seconds().context("no /proc")? - before)
-}
-
-fn origin(tenant: &Tenant) -> Origin {
-    Origin {
-        tenant: tenant.clone(),
-        source: "import".into(),
-        content_type: String::new(),
-        blob_id: String::new(),
-        received: DateTime::<Utc>::UNIX_EPOCH,
-        notify: true,
-    }
 }
 
 /// A number of its own in each, so that no two ask for the same.
