@@ -2,7 +2,8 @@
 //!
 //! Guarantee: a row says `committed` only in the transaction that holds the last of the blob's records, and `gone` or
 //! `expired` only together with a row of `coverage`. So the ledger proves that nothing listed was lost, or says where
-//! it was. Rows live in [`Store::Ledger`] and are JSON; only the holder of the tenant's lease writes them.
+//! it was. Rows live in [`Store::Ledger`], those of searches in [`Store::Searches`], and are JSON; only the holder of the
+//! tenant's lease writes them, which is another one for each of the two.
 //!
 //! Finished rows are removed once their blob became available more than [`ROW_DAYS_KEPT`] days ago: no listing reaches
 //! back further than seven days, so such a blob cannot be listed again. Should it be all the same, its records come
@@ -11,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use runtime::log::{Log, LogError, StateChange, Store, partition_of};
+use runtime::log::{Log, LogError, StateChange, StateRow, Store, partition_of};
 use schemas::json::key_hash;
 use schemas::tenant::Tenant;
 use serde::{Deserialize, Serialize};
@@ -118,7 +119,16 @@ impl BlobState {
 pub enum Change {
     Feed(String, FeedRow),
     History(String, HistoryRow),
-    Blob { content_type: String, blob_id: String, row: Option<BlobRow> },
+    Blob {
+        content_type: String,
+        blob_id: String,
+        row: Option<BlobRow>,
+    },
+    /// A window of the audit search.
+    Search {
+        window: String,
+        row: Option<BlobRow>,
+    },
 }
 
 /// All rows of a tenant.
@@ -146,19 +156,37 @@ const BLOB: u8 = b'b';
 const HISTORY: u8 = b'h';
 
 impl Ledger {
-    /// Reads a tenant's ledger.
+    /// Reads a tenant's ledger, as the holder of its lease.
     pub async fn read(log: &dyn Log, tenant: &Tenant) -> Result<Ledger, LedgerError> {
+        let rows = log.scan(Store::Ledger, partition(tenant, log.partitions()), &prefix(tenant)).await?;
+        Ledger::of_rows(tenant, &rows)
+    }
+
+    /// Looks at the ledgers of tenants, whoever polls them; in the order of the tenants.
+    pub async fn look(log: &dyn Log, tenants: &[&Tenant]) -> Result<Vec<Ledger>, LedgerError> {
+        let rows = log.look(Store::Ledger).await?;
+        let ledger = |tenant: &&Tenant| {
+            let prefix = prefix(tenant);
+            let begin = rows.partition_point(|(key, _)| *key < prefix);
+            let (_, rows) = rows.split_at(begin);
+            let end = rows.partition_point(|(key, _)| key.starts_with(&prefix));
+            Ledger::of_rows(tenant, rows.get(..end).unwrap_or_default())
+        };
+        tenants.iter().map(ledger).collect()
+    }
+
+    fn of_rows(tenant: &Tenant, rows: &[StateRow]) -> Result<Ledger, LedgerError> {
         let mut ledger = Ledger::default();
         let prefix = prefix(tenant);
         let damaged = |source| LedgerError::Row { tenant: tenant.clone(), source };
-        for (key, value) in log.scan(Store::Ledger, partition(tenant, log.partitions()), &prefix).await? {
+        for (key, value) in rows {
             let Some((content_type, kind, id)) = key.get(prefix.len()..).and_then(split_key) else { continue };
             if kind == FEED {
-                ledger.feeds.insert(content_type, serde_json::from_slice(&value).map_err(damaged)?);
+                ledger.feeds.insert(content_type, serde_json::from_slice(value).map_err(damaged)?);
             } else if kind == HISTORY {
-                ledger.histories.insert(content_type, serde_json::from_slice(&value).map_err(damaged)?);
+                ledger.histories.insert(content_type, serde_json::from_slice(value).map_err(damaged)?);
             } else {
-                let row = serde_json::from_slice(&value).map_err(damaged)?;
+                let row = serde_json::from_slice(value).map_err(damaged)?;
                 ledger.blobs.entry(content_type).or_default().insert(id, row);
             }
         }
@@ -166,28 +194,59 @@ impl Ledger {
     }
 }
 
+/// Reads the windows of a tenant's searches, by their ids.
+pub async fn searches(log: &dyn Log, tenant: &Tenant) -> Result<BTreeMap<String, BlobRow>, LedgerError> {
+    let prefix = prefix(tenant);
+    let rows = log.scan(Store::Searches, partition(tenant, log.partitions()), &prefix).await?;
+    let row = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let window = String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned();
+        let row = serde_json::from_slice(&value);
+        Ok((window, row.map_err(|source| LedgerError::Row { tenant: tenant.clone(), source })?))
+    };
+    rows.into_iter().map(row).collect()
+}
+
 /// The partition that a tenant's rows belong to.
 pub fn partition(tenant: &Tenant, partitions: u32) -> u32 {
     partition_of(key_hash(&[tenant.as_str()]), partitions)
 }
 
+/// The number of a tenant's leases. It follows from the tenant's name, so that processes agree on it whatever the order
+/// of their configurations. 31 bits: two of a thousand tenants share a number with a probability of one in four
+/// thousand, and then wait for one another if they are polled by different processes.
+pub(crate) fn lease_number(tenant: &Tenant) -> u32 {
+    (key_hash(&[tenant.as_str()]) & 0x7fff_ffff) as u32
+}
+
 impl Change {
     /// The change as the log takes it.
     pub fn state_change(&self, tenant: &Tenant, partitions: u32) -> StateChange {
+        let mut key = prefix(tenant);
+        let mut entry = |content_type: &str, kind: u8, id: &str| {
+            key.extend_from_slice(content_type.as_bytes());
+            key.extend_from_slice(&[0, kind]);
+            key.extend_from_slice(id.as_bytes());
+        };
         // Rows are structs of strings, numbers and times: they always serialise.
-        let (content_type, kind, id, value) = match self {
-            Change::Feed(content_type, row) => (content_type, FEED, "", serde_json::to_vec(row).ok()),
-            Change::History(content_type, row) => (content_type, HISTORY, "", serde_json::to_vec(row).ok()),
+        let (store, value) = match self {
+            Change::Feed(content_type, row) => {
+                entry(content_type, FEED, "");
+                (Store::Ledger, serde_json::to_vec(row).ok())
+            }
+            Change::History(content_type, row) => {
+                entry(content_type, HISTORY, "");
+                (Store::Ledger, serde_json::to_vec(row).ok())
+            }
             Change::Blob { content_type, blob_id, row } => {
-                let value = row.as_ref().and_then(|row| serde_json::to_vec(row).ok());
-                (content_type, BLOB, blob_id.as_str(), value)
+                entry(content_type, BLOB, blob_id);
+                (Store::Ledger, row.as_ref().and_then(|row| serde_json::to_vec(row).ok()))
+            }
+            Change::Search { window, row } => {
+                key.extend_from_slice(window.as_bytes());
+                (Store::Searches, row.as_ref().and_then(|row| serde_json::to_vec(row).ok()))
             }
         };
-        let mut key = prefix(tenant);
-        key.extend_from_slice(content_type.as_bytes());
-        key.extend_from_slice(&[0, kind]);
-        key.extend_from_slice(id.as_bytes());
-        StateChange { store: Store::Ledger, partition: partition(tenant, partitions), key, value }
+        StateChange { store, partition: partition(tenant, partitions), key, value }
     }
 }
 

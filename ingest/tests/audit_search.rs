@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ingest::identity::Credential;
-use ingest::ledger::{BlobState, Ledger};
+use ingest::ledger::{BlobState, searches};
 use ingest::source::audit_search::{Pace, Report, SOURCE, Search, SearchError, search};
 use ingest::source::management_activity::TenantSource;
 use runtime::clock::Clock;
@@ -137,8 +137,8 @@ async fn windows_shrink_until_their_search_is_complete_and_a_second_run_asks_for
     assert!(report.windows_cut > 10 && report.windows_missing == 0, "{report:?}");
     let searched = play.tenant.searched();
     assert!(searched.over_limit > 10, "{searched:?}");
-    let ledger = Ledger::read(&*play.log, &"t1".parse().unwrap()).await.unwrap();
-    assert!(ledger.blobs[SOURCE].values().all(|row| matches!(row.state, BlobState::Committed { .. })));
+    let rows = searches(&*play.log, &"t1".parse().unwrap()).await.unwrap();
+    assert!(rows.values().all(|row| matches!(row.state, BlobState::Committed { .. })));
     let again = play.search(&play.what()).await.unwrap();
     assert_eq!((again.windows_done, again.windows_known), (0, report.windows_done));
     assert_eq!(play.tenant.searched().searches, searched.searches);

@@ -83,6 +83,7 @@ contract! {
     reads_are_limited_and_go_on_where_they_stopped
     state_is_scanned_by_prefix_and_rows_can_go
     a_lease_keeps_others_out_and_guards_steps
+    a_search_takes_no_tenant_from_its_poller
     who_is_overtaken_changes_nothing_more
     what_was_committed_is_found_by_the_next_process
     trimming_takes_what_everybody_has_read_and_never_hides_a_gap
@@ -272,6 +273,34 @@ async fn a_lease_keeps_others_out_and_guards_steps(world: World) {
     assert!(matches!(log.commit(step("a")).await, Err(LogError::LeaseLost { .. })));
     assert!(other.commit(step("b")).await.is_ok());
     assert_eq!(texts(&*log, Topic::Records, 0).await, ["x", "x"]);
+}
+
+/// Pollers and searches of a tenant work beside each other, each on rows of its own.
+async fn a_search_takes_no_tenant_from_its_poller(world: World) {
+    let (log, other) = (world.open().await, world.open().await);
+    let pollers: Vec<Lease> = (0..16).map(|tenant| lease(Consumer::Poll, tenant, "poller")).collect();
+    for poller in &pollers {
+        hold(&*log, poller).await;
+    }
+    let search = lease(Consumer::Search, 3, "search");
+    hold(&*other, &search).await;
+    let step = |store, lease: &Lease| Txn {
+        state: vec![StateChange { store, ..row(format!("t{}\0", lease.partition).as_bytes(), Some(b"x")) }],
+        lease: Some(lease.clone()),
+        ..Txn::default()
+    };
+    for poller in &pollers {
+        assert!(log.acquire(poller, HOLD).await.unwrap(), "{poller:?}");
+        log.commit(step(Store::Ledger, poller)).await.unwrap();
+    }
+    other.commit(step(Store::Searches, &search)).await.unwrap();
+    assert_eq!(log.scan(Store::Ledger, 0, b"t3\0").await.unwrap().len(), 1);
+    assert_eq!(other.scan(Store::Searches, 0, b"t3\0").await.unwrap().len(), 1);
+    assert!(other.scan(Store::Searches, 0, b"t4\0").await.unwrap().is_empty());
+    // Who looks on from outside sees the rows of all.
+    other.settle().await.unwrap();
+    assert_eq!(other.look(Store::Ledger).await.unwrap().len(), pollers.len());
+    assert_eq!(log.look(Store::Searches).await.unwrap(), [(b"t3\0".to_vec(), b"x".to_vec())]);
 }
 
 async fn who_is_overtaken_changes_nothing_more(world: World) {

@@ -49,6 +49,8 @@ pub struct Outcome {
     dead_letters: u64,
     blobs: Blobs,
     seconds: u64,
+    /// Blobs of which something is lost: how many of how many records.
+    torn: BTreeMap<String, (usize, usize)>,
 }
 
 impl Outcome {
@@ -127,6 +129,9 @@ pub fn play(arguments: &Arguments, faults: &[Fault], kills: u32) -> anyhow::Resu
         let kept = run.group.folder().with_extension("log");
         std::fs::copy(run.actor.log_file(&run.group), &kept)?;
         eprintln!("what the collector said is in {}", kept.display());
+        for (blob, (lost, records)) in &outcome.torn {
+            eprintln!("lost: {lost} of the {records} records of {blob}");
+        }
     }
     Ok(outcome)
 }
@@ -146,17 +151,15 @@ impl Run {
         Ok(kills)
     }
 
-    /// Until every record that can be had has a row, or nothing comes any more.
+    /// Until every record that can be had has a row and every blob that cannot a name, or nothing comes any more.
     fn settle(&mut self) -> anyhow::Result<()> {
         let (began, mut changed, mut before) = (Instant::now(), Instant::now(), (0, 0, 0));
         while began.elapsed() < SETTLE_TIME_MAX && changed.elapsed() < QUIET {
             let rows = self.reader.number(&self.group, &self.data, EVENTS_COUNT).unwrap_or(0);
-            let missing = "SELECT count(*) FROM coverage WHERE state = 'missing'";
-            let missing = self.reader.number(&self.group, &self.data, missing).unwrap_or(0);
             let (served, truth) = (self.tenant.served(), self.tenant.truth());
-            let now = (served.blobs_fetched_once, rows, missing);
-            let listed: BTreeSet<_> = truth.lost_blobs.iter().filter(|blob| blob.is_listed).map(second_of).collect();
-            if now.0 >= truth.blobs && rows >= truth.record_count && missing >= listed.len() as u64 {
+            let unnamed = self.unnamed(&truth).unwrap_or(u64::MAX);
+            let now = (served.blobs_fetched_once, rows, unnamed);
+            if now.0 >= truth.blobs && rows >= truth.record_count && unnamed == 0 {
                 // What is there twice may come late.
                 std::thread::sleep(LOOK_INTERVAL);
                 return Ok(());
@@ -180,8 +183,33 @@ impl Run {
             *rows.entry(text(&row, "id")).or_default() += 1;
         }
         let lost = truth.records.iter().filter(|id| !rows.contains_key(*id)).count() as u64;
+        let torn = truth.holdings.iter().filter_map(|(blob, records)| {
+            let lost = records.iter().filter(|id| !rows.contains_key(*id)).count();
+            (lost > 0).then(|| (blob.clone(), (lost, records.len())))
+        });
+        let torn = torn.collect();
         let is_known = |id: &String| truth.records.contains(id) || truth.unrecoverable.contains(id);
         let doubled = rows.iter().map(|(id, times)| if is_known(id) { times - 1 } else { *times }).sum();
+        let letters: BTreeSet<String> =
+            self.rows("SELECT place, bytes FROM dead_letters")?.iter().map(Value::to_string).collect();
+        let log = Arc::new(Embedded::open(&self.data.join("log.sqlite"), PARTITIONS)?);
+        Ok(Outcome {
+            kills,
+            admitted: rows.values().sum(),
+            lost,
+            doubled,
+            unnamed: self.unnamed(&truth)?,
+            dead_letters: letters.len() as u64,
+            blobs: executor.block_on(ledger::read(log, &"contoso".parse()?))?,
+            seconds: self.began.elapsed().as_secs(),
+            torn,
+            truth,
+            served,
+        })
+    }
+
+    /// How many of the blobs that cannot be had `coverage` does not tell of.
+    fn unnamed(&self, truth: &Truth) -> anyhow::Result<u64> {
         let named: BTreeSet<(String, DateTime<Utc>)> = self
             .rows("SELECT feed, window_start FROM coverage WHERE state = 'missing'")?
             .iter()
@@ -199,22 +227,7 @@ impl Run {
         let is_named = |blob: &&simulate::LostBlob| {
             if blob.is_listed { named.contains(&second_of(blob)) } else { is_within(blob) }
         };
-        let unnamed = truth.lost_blobs.iter().filter(|blob| !is_named(blob)).count() as u64;
-        let letters: BTreeSet<String> =
-            self.rows("SELECT place, bytes FROM dead_letters")?.iter().map(Value::to_string).collect();
-        let log = Arc::new(Embedded::open(&self.data.join("log.sqlite"), PARTITIONS)?);
-        Ok(Outcome {
-            kills,
-            admitted: rows.values().sum(),
-            lost,
-            doubled,
-            unnamed,
-            dead_letters: letters.len() as u64,
-            blobs: executor.block_on(ledger::read(log, &"contoso".parse()?))?,
-            seconds: self.began.elapsed().as_secs(),
-            truth,
-            served,
-        })
+        Ok(truth.lost_blobs.iter().filter(|blob| !is_named(blob)).count() as u64)
     }
 
     fn rows(&self, query: &str) -> anyhow::Result<Vec<Value>> {

@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use ingest::ledger::Ledger;
 use ingest::status::{Delay, FeedStatus, Standing};
+use schemas::tenant::Tenant;
 use schemas::text::escape_controls;
 
 use crate::cli::{Global, Status};
-use crate::exit::{ConfigurationError, Outcome};
+use crate::exit::Outcome;
 use crate::services;
 use crate::show::grouped;
 
@@ -16,22 +17,24 @@ const TIME: &str = "%Y-%m-%d %H:%M:%S";
 pub async fn run(global: &Global, options: &Status) -> anyhow::Result<Outcome> {
     let config = services::config(global)?;
     let now = Utc::now();
-    let mut tenants = Vec::new();
-    if matches!(config.log.kind, runtime::config::LogKind::Kafka(_)) {
-        let told = "on Kafka the ledger is read by the process that polls: ask the table `coverage`";
-        return Err(ConfigurationError(told.to_owned()).into());
-    }
     // A log is not made by asking for it.
     let log = if services::has_log(&config) { Some(services::open_log(&config)?) } else { None };
-    for tenant in config.tenants.iter().filter(|tenant| options.tenant.as_ref().is_none_or(|only| *only == tenant.name))
-    {
-        let Some(access) = &tenant.access else { continue };
-        let ledger = match &log {
-            Some(log) => Ledger::read(&**log, &tenant.name).await?,
-            None => Ledger::default(),
-        };
+    let is_asked_for = |name: &Tenant| options.tenant.as_ref().is_none_or(|only| only == name);
+    let asked: Vec<_> = config
+        .tenants
+        .iter()
+        .filter(|tenant| is_asked_for(&tenant.name))
+        .filter_map(|tenant| Some((&tenant.name, tenant.access.as_ref()?)))
+        .collect();
+    let names: Vec<&Tenant> = asked.iter().map(|(name, _)| *name).collect();
+    let ledgers = match &log {
+        Some(log) => Ledger::look(&**log, &names).await?,
+        None => vec![Ledger::default(); names.len()],
+    };
+    let mut tenants = Vec::new();
+    for ((name, access), ledger) in asked.into_iter().zip(&ledgers) {
         let content_types: Vec<String> = access.content_types.iter().map(|known| known.as_str().to_owned()).collect();
-        tenants.push((tenant.name.to_string(), ingest::status::of(&ledger, &content_types, now)));
+        tenants.push((name.to_string(), ingest::status::of(ledger, &content_types, now)));
     }
     let needs_attention = tenants.iter().flat_map(|(_, feeds)| feeds).any(|feed| feed.standing.needs_attention());
     if options.json {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use simulate::{Options, Pace};
+use simulate::{Options, Pace, Searching};
 
 use crate::binary::{Counts, Harrier, command, finish, until};
 use crate::sample::{Dice, joined, lines};
@@ -213,6 +213,41 @@ fn every_role_ends_in_time_though_the_broker_is_gone() {
         }
     }
     assert!(all_ended, "{open:?} go on\n{said}");
+}
+
+/// Two days by the search alone, then all of them while the feeds are polled: what both have is one row.
+#[test]
+fn a_backfill_beside_the_pollers_doubles_nothing() {
+    let Some(broker) = broker::broker() else { return };
+    let searching = Searching { looks: 1, ..Searching::default() };
+    let options = Options { users: 2, days: 7, searching, ..small_world(17) };
+    let tenant = Tenant::start(options.clone());
+    tenant.subscribe(&options);
+    let more = format!("graph = \"http://{}\"\n{}", tenant.fake.address(), log(&broker.addresses, "backfill"));
+    let mut roles: Vec<Role> = ["detect", "archive"].map(|name| Role::start(name, &options, &tenant, &more)).into();
+    let harrier = Harrier::new();
+    let config = configure(&harrier, &options, tenant.fake.address(), "1s", &more);
+    let backfill = |since: &str, until: &str| {
+        let mut backfill = command();
+        let ran = finish(backfill.args(["backfill", "--since", since, "--until", until, "--config"]).arg(&config));
+        assert_eq!(ran.code, Some(0), "{ran}");
+    };
+    backfill("4d", "2d");
+    roles.push(Role::start("ingest", &options, &tenant, &more));
+    backfill("8d", "0s");
+    let records = tenant.fake.world().records.len() as u64;
+    let archive = &roles[1].harrier;
+    let archived = |which: &str| archive.number(&format!("SELECT count({which}) FROM events"));
+    let all = || tenant.fake.served().blobs_fetched_once == tenant.fake.served().blobs_total;
+    assert!(until(SETTLE_TIME_MAX, || all() && archived("*") >= records), "{} of {records}", archived("*"));
+    assert_eq!((archived("*"), archived("DISTINCT id")), (records, records));
+    for source in ["audit_search", "management_activity"] {
+        assert!(archive.number(&format!("SELECT count(*) FROM events WHERE source = '{source}'")) > 0, "{source}");
+    }
+    // Anybody may ask how far the feeds are.
+    let status = finish(command().args(["status", "--config"]).arg(&config));
+    assert_eq!(status.code, Some(0), "{status}");
+    assert!(status.stdout.contains("Audit.Exchange") && !status.stdout.contains("never"), "{status}");
 }
 
 #[test]

@@ -104,6 +104,8 @@ pub enum Consumer {
     Archive,
     /// Not a consumer of topics: the lease name of the pollers.
     Poll,
+    /// Nor this: the lease name of those who search the past. Apart, so that a search takes no tenant from its poller.
+    Search,
 }
 
 impl Consumer {
@@ -114,6 +116,7 @@ impl Consumer {
             Consumer::Notify => "notify",
             Consumer::Archive => "archive",
             Consumer::Poll => "poll",
+            Consumer::Search => "search",
         }
     }
 
@@ -141,6 +144,8 @@ pub enum Store {
     Editions,
     /// Content blobs and how far each is.
     Ledger,
+    /// Windows of the audit search and how far each is.
+    Searches,
     /// What each sink still has to deliver, and what it has.
     Outbox,
     /// Standing findings of a tenant, for telling incidents.
@@ -155,6 +160,7 @@ impl Store {
             Store::Correlate => "correlate",
             Store::Editions => "editions",
             Store::Ledger => "ledger",
+            Store::Searches => "searches",
             Store::Outbox => "outbox",
             Store::Incidents => "incidents",
         }
@@ -255,6 +261,17 @@ pub trait Log: Send + Sync {
             found.push(self.scan(store, partition, &prefix).await?);
         }
         Ok(found)
+    }
+
+    /// All committed rows of a store, in key order, whoever writes them: for a look from outside. It takes no lease, so
+    /// what it says may be over when it is heard; and it reads the whole store.
+    async fn look(&self, store: Store) -> Result<Vec<StateRow>, LogError> {
+        let mut rows = Vec::new();
+        for partition in 0..self.partitions() {
+            rows.extend(self.scan(store, partition, &[]).await?);
+        }
+        rows.sort();
+        Ok(rows)
     }
 
     /// Takes or renews a lease for a while. False while another owner holds it, and once where it was lost since the

@@ -23,7 +23,7 @@ use super::wire::{self, Page, Progress, RECORDS_MAX};
 use super::{Pace, Report, SOURCE, Search};
 use crate::hex;
 use crate::identity::{Asked, Grant, IdentityError};
-use crate::ledger::{BlobRow, BlobState, Change, Ledger, LedgerError};
+use crate::ledger::{BlobRow, BlobState, Change, LedgerError, lease_number, searches};
 use crate::record::{Kind, dead_letter, post, prepare};
 use crate::source::management_activity::code::shown;
 use crate::source::management_activity::wire::{Api, read_token, read_token_error};
@@ -99,9 +99,7 @@ pub async fn search(
         .user_agent(concat!("harrier/", env!("CARGO_PKG_VERSION")));
     let tenant = &what.source.tenant;
     let owner = format!("{}-{:016x}", std::process::id(), RandomState::new().build_hasher().finish());
-    // Beside the lease of the tenant's poller, which may run meanwhile: their rows are not the same.
-    let partition = (key_hash(&[tenant.as_str(), SOURCE]) & 0x7fff_ffff) as u32;
-    let lease = Lease { consumer: Consumer::Poll, partition, owner };
+    let lease = Lease { consumer: Consumer::Search, partition: lease_number(tenant), owner };
     let begun = tokio::time::Instant::now();
     while !log.acquire(&lease, HOLD).await? {
         if begun.elapsed() > LEASE_WITHIN {
@@ -177,10 +175,8 @@ struct Answer {
 impl Session<'_> {
     async fn run(&mut self, told: &mut (dyn FnMut(&Report, usize) + Send)) -> Result<(), SearchError> {
         self.token().await?;
-        let ledger = Ledger::read(&*self.log, &self.what.source.tenant).await?;
-        let none = Default::default();
-        let rows = ledger.blobs.get(SOURCE).unwrap_or(&none);
-        let (mut todo, known) = plan(rows, self.what.from, self.what.until);
+        let rows = searches(&*self.log, &self.what.source.tenant).await?;
+        let (mut todo, known) = plan(&rows, self.what.from, self.what.until);
         // The latest first: `pop` takes from the end.
         todo.reverse();
         self.report.windows_known = known;
@@ -371,7 +367,7 @@ impl Session<'_> {
         };
         tracing::warn!(event = "search_window_cut", tenant, window = window.id(), why);
         self.report.windows_cut += 1;
-        let gone = Change::Blob { content_type: SOURCE.to_owned(), blob_id: window.id(), row: None };
+        let gone = Change::Search { window: window.id(), row: None };
         let rows = [earlier, later].map(|half| self.row(half, String::new(), BlobState::Listed));
         self.commit([gone].into_iter().chain(rows).collect(), Vec::new()).await?;
         todo.extend([earlier, later].map(|window| Todo { window, query: None }));
@@ -380,7 +376,7 @@ impl Session<'_> {
 
     fn row(&self, window: Window, query: String, state: BlobState) -> Change {
         let row = BlobRow { created: window.start, expires: None, uri: query, state };
-        Change::Blob { content_type: SOURCE.to_owned(), blob_id: window.id(), row: Some(row) }
+        Change::Search { window: window.id(), row: Some(row) }
     }
 
     fn coverage(&self, window: Window, state: CoverageState, reason: &str) -> Output {

@@ -11,7 +11,6 @@ use runtime::log::{Consumer, Lease, Log, LogError};
 use runtime::metrics::Metrics;
 use runtime::shutdown::Shutdown;
 use schemas::envelope::Origin;
-use schemas::json::key_hash;
 use schemas::tenant::Tenant;
 use tokio::task::JoinSet;
 
@@ -25,7 +24,7 @@ use super::watch::Watch;
 use super::wire::{Call, Outcome, Trouble, What};
 use super::writer::Writer;
 use crate::identity::Form;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, lease_number};
 use crate::source::Health;
 
 /// Shortest wait, so that a moment that has just passed does not make the loop spin.
@@ -150,15 +149,15 @@ impl Poller {
     }
 }
 
-/// The lease of a tenant's pollers. Its number follows from the tenant's name, so that processes agree on it whatever
-/// the order of their configurations; its owner is new each time, so that nobody takes a lease for its own that it held
-/// in an earlier life.
+/// The lease of a tenant's pollers. Its owner is new each time, so that nobody takes a lease for its own that it held in
+/// an earlier life.
 fn lease(tenant: &Tenant) -> Lease {
-    // 31 bits: two of a thousand tenants share a number with a probability of one in four thousand, and then wait for
-    // one another if they are polled by different processes.
-    let partition = (key_hash(&[tenant.as_str()]) & 0x7fff_ffff) as u32;
     let random = RandomState::new().build_hasher().finish();
-    Lease { consumer: Consumer::Poll, partition, owner: format!("{}-{random:016x}", std::process::id()) }
+    Lease {
+        consumer: Consumer::Poll,
+        partition: lease_number(tenant),
+        owner: format!("{}-{random:016x}", std::process::id()),
+    }
 }
 
 fn std_duration(delta: TimeDelta) -> Duration {

@@ -138,6 +138,7 @@ impl Play {
         for change in effects.changes {
             match change {
                 Change::History(..) => {}
+                Change::Search { .. } => unreachable!("a poller does not search"),
                 Change::Feed(content_type, row) => drop(self.ledger.feeds.insert(content_type, row)),
                 Change::Blob { content_type, blob_id, row } => {
                     let rows = self.ledger.blobs.entry(content_type).or_default();

@@ -208,6 +208,10 @@ impl Log for Kafka {
         self.blocking(move |inner| prefixes.iter().map(|prefix| inner.scan(store, partition, prefix)).collect()).await
     }
 
+    async fn look(&self, store: Store) -> Result<Vec<StateRow>, LogError> {
+        self.blocking(move |inner| tenure::look(inner, store)).await
+    }
+
     async fn acquire(&self, lease: &Lease, hold: Duration) -> Result<bool, LogError> {
         let lease = lease.clone();
         self.blocking(move |inner| inner.acquire(&lease, hold)).await
@@ -362,7 +366,7 @@ impl Inner {
 
     fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<StateRow>, LogError> {
         let (consumer, _) = topics::writer_of(store);
-        if store == Store::Ledger {
+        if topics::by_slot(store) {
             // Rows of one tenant lie in the slot of its lease, and its name begins their keys.
             let tenures: Vec<Arc<Tenure>> =
                 lock(&self.tenures).values().filter(|tenure| tenure.unit.consumer == consumer).cloned().collect();
@@ -429,7 +433,7 @@ impl Inner {
         let topic = match consumer {
             Consumer::Match => self.settings.name(Topic::Records.name()),
             Consumer::Correlate => self.settings.name(Topic::Matches.name()),
-            Consumer::Notify | Consumer::Archive | Consumer::Poll => self.settings.name("slots"),
+            Consumer::Notify | Consumer::Archive | Consumer::Poll | Consumer::Search => self.settings.name("slots"),
         };
         let member = Arc::new(Member::join(&self.settings, &self.faults, &self.group(consumer), &topic)?);
         members.insert(consumer, member.clone());

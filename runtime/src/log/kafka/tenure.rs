@@ -11,7 +11,7 @@
 //! which the step began that wrote it: one that is not below the offset that the consumer stands at breaks the tenure
 //! off, because then the order, or somebody's topic, is not what it should be.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::TopicPartitionList;
@@ -20,10 +20,10 @@ use super::Inner;
 use super::cache::{Cache, Filling};
 use super::producer::{Moves, NotTaken, Post, Producer, by_place, stretches};
 use super::replay::{Partition, replay};
-use super::topics::{STORES, state_topic, writer_of};
+use super::topics::{STORES, by_slot, partitions_of, state_topic, writer_of};
 use super::unit::{Unit, by_partition};
 use crate::log::{
-    Committed, Input, LogError, Output, Range, StateChange, Store, To, Topic, Txn, Unusable, partition_of,
+    Committed, Input, LogError, Output, Range, StateChange, StateRow, Store, To, Topic, Txn, Unusable, partition_of,
 };
 
 /// Attempts at a step whose membership was out of date: rebalances pass.
@@ -215,9 +215,9 @@ impl Tenure {
         Err(self.lost())
     }
 
-    /// Where a row lies: as its change says, but the ledger's in the partition of its slot, which has one writer.
+    /// Where a row lies: as its change says, or in the partition of the slot.
     fn state_partition(&self, change: &StateChange) -> u32 {
-        if change.store == Store::Ledger { self.unit.slot } else { change.partition }
+        if by_slot(change.store) { self.unit.slot } else { change.partition }
     }
 
     fn state_posts(&self, inner: &Inner, txn: &Txn) -> Vec<OwnPost> {
@@ -280,13 +280,37 @@ fn moved(input: &Input, stored: u64) -> LogError {
 fn stores_of(unit: Unit, partitions: u32) -> Vec<(Store, u32)> {
     let mut stores = Vec::new();
     for store in STORES.into_iter().filter(|store| writer_of(*store).0 == unit.consumer) {
-        if by_partition(unit.consumer) || store == Store::Ledger {
+        if by_partition(unit.consumer) || by_slot(store) {
             stores.push((store, unit.slot));
         } else if unit.slot == 0 {
             stores.extend((0..partitions).map(|partition| (store, partition)));
         }
     }
     stores
+}
+
+/// A row's value as it was written, and the step that wrote it.
+fn unpacked(value: &[u8]) -> Option<(u64, &[u8])> {
+    let (step, value) = value.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*step), value))
+}
+
+/// All rows of a store as they are committed, whoever holds it.
+pub(super) fn look(inner: &Inner, store: Store) -> Result<Vec<StateRow>, LogError> {
+    let topic = state_topic(&inner.settings, store);
+    let partitions: Vec<Partition<'_>> =
+        (0..partitions_of(&inner.settings, store)).map(|partition| Partition { topic: &topic, partition }).collect();
+    let mut rows = BTreeMap::new();
+    replay(&inner.settings, &inner.faults, &partitions, |_, _, key, value| {
+        let Some(value) = value else {
+            rows.remove(key);
+            return Ok(());
+        };
+        let (_, value) = unpacked(value).ok_or_else(|| Unusable::Foreign { topic: topic.clone() })?;
+        rows.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    })?;
+    Ok(rows.into_iter().collect())
 }
 
 fn restore(
@@ -325,8 +349,7 @@ fn restore(
         match value {
             None => filling.push(key, None),
             Some(value) => {
-                let (step, value) = value.split_first_chunk::<8>().ok_or_else(foreign)?;
-                let step = u64::from_be_bytes(*step);
+                let (step, value) = unpacked(value).ok_or_else(foreign)?;
                 if step != NO_INPUT {
                     made_by[at] = made_by[at].max(Some(step));
                 }

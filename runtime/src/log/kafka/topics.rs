@@ -59,11 +59,29 @@ pub(super) fn writer_of(store: Store) -> (Consumer, Option<Topic>) {
         Store::Correlate | Store::Editions => (Consumer::Correlate, Some(Topic::Matches)),
         Store::Outbox | Store::Incidents => (Consumer::Notify, Some(Topic::Findings)),
         Store::Ledger => (Consumer::Poll, None),
+        Store::Searches => (Consumer::Search, None),
     }
 }
 
-pub(super) const STORES: [Store; 7] =
-    [Store::Admit, Store::Rules, Store::Correlate, Store::Editions, Store::Ledger, Store::Outbox, Store::Incidents];
+/// Whether a store's rows lie in the slot of their tenant's lease, which has one writer.
+pub(super) fn by_slot(store: Store) -> bool {
+    matches!(store, Store::Ledger | Store::Searches)
+}
+
+pub(super) fn partitions_of(settings: &Settings, store: Store) -> u32 {
+    if by_slot(store) { SLOTS } else { settings.partitions }
+}
+
+pub(super) const STORES: [Store; 8] = [
+    Store::Admit,
+    Store::Rules,
+    Store::Correlate,
+    Store::Editions,
+    Store::Ledger,
+    Store::Searches,
+    Store::Outbox,
+    Store::Incidents,
+];
 
 fn wanted(settings: &Settings) -> Vec<Wanted> {
     let in_sync = if settings.replication >= 3 { "2" } else { "1" };
@@ -102,8 +120,12 @@ fn wanted(settings: &Settings) -> Vec<Wanted> {
         topics.push(topic(settings.name(topic_of.name()), settings.partitions, &kept, kept_checked()));
     }
     for store in STORES {
-        let partitions = if store == Store::Ledger { SLOTS } else { settings.partitions };
-        topics.push(topic(state_topic(settings, store), partitions, &compacted, compacted_checked()));
+        topics.push(topic(
+            state_topic(settings, store),
+            partitions_of(settings, store),
+            &compacted,
+            compacted_checked(),
+        ));
     }
     let tenures = super::unit::OFFSETS_EXTRA + 2 * settings.partitions;
     topics.push(topic(settings.name("offsets"), tenures, &compacted, compacted_checked()));

@@ -37,7 +37,7 @@ impl Unit {
             Consumer::Correlate => Some(partitions + self.slot),
             Consumer::Notify if self.slot == 0 => Some(2 * partitions),
             Consumer::Archive if self.slot == 0 => Some(2 * partitions + 1),
-            Consumer::Notify | Consumer::Archive | Consumer::Poll => None,
+            Consumer::Notify | Consumer::Archive | Consumer::Poll | Consumer::Search => None,
         }
     }
 }
