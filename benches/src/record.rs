@@ -25,7 +25,7 @@ fn received(tenant: &Tenant, source: &str, content_type: &str, received: DateTim
 
 /// Its message, in the partition that its id belongs to.
 pub fn output(received: Received) -> anyhow::Result<Output> {
-    let id = Event::read_head(&received)?.id;
-    let to = To::Key(key_hash(&[received.origin.tenant.as_str(), &id]));
+    let event = Event::read(&received)?;
+    let to = To::Key(key_hash(&[received.origin.tenant.as_str(), event.id()]));
     Ok(Output { topic: Topic::Records, to, value: Envelope::Record(received).encode() })
 }

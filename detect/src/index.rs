@@ -12,12 +12,13 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use aho_corasick::AhoCorasick;
+use ipnet::IpNet;
 use schemas::path::Scalar;
 use schemas::{Event, field};
 
 use crate::rule::condition::{Detection, OperationName};
-use crate::rule::pattern::{fold, fold_text};
-use crate::rule::predicate::{Field, Subject};
+use crate::rule::pattern::{fold_into, fold_text};
+use crate::rule::predicate::{Field, Subject, address};
 use crate::rule::witness::Needle;
 
 /// Detections by what a record must be for them to hold. Detections are named by their position.
@@ -46,10 +47,36 @@ struct FieldNeedles {
     field: Field,
     /// Those that ask for any value.
     value: Vec<usize>,
+    networks: Networks,
     /// By the text that they ask for.
     texts: HashMap<String, Vec<usize>>,
     /// Made by the first record of the operation: most operations that rules name never come.
     search: OnceLock<Search>,
+}
+
+/// Networks, by the length of their prefix: an address is looked up once for each length that there is.
+#[derive(Debug, Default)]
+struct Networks {
+    lengths: Vec<u8>,
+    detections: HashMap<IpNet, Vec<usize>>,
+}
+
+impl Networks {
+    fn add(&mut self, network: IpNet, position: usize) {
+        if !self.lengths.contains(&network.prefix_len()) {
+            self.lengths.push(network.prefix_len());
+        }
+        self.detections.entry(network).or_default().push(position);
+    }
+
+    fn each(&self, value: &Scalar<'_>, mut found: impl FnMut(&[usize])) {
+        let Scalar::Text(text) = value else { return };
+        let Some(address) = (if self.lengths.is_empty() { None } else { address(text) }) else { return };
+        // An IPv4 address has no prefix of more than 32 bits.
+        for network in self.lengths.iter().filter_map(|length| IpNet::new(address, *length).ok()) {
+            self.detections.get(&network.trunc()).into_iter().for_each(|detections| found(detections));
+        }
+    }
 }
 
 /// How texts are looked for.
@@ -63,22 +90,6 @@ enum Search {
 
 /// From so many texts on, looking for all at once is quicker.
 const TOGETHER_MIN: usize = 8;
-
-/// What is left in the running, each once.
-struct Candidates {
-    is_in: Vec<bool>,
-    positions: Vec<usize>,
-}
-
-impl Candidates {
-    fn add(&mut self, positions: &[usize]) {
-        for &position in positions {
-            if !std::mem::replace(&mut self.is_in[position], true) {
-                self.positions.push(position);
-            }
-        }
-    }
-}
 
 impl Index {
     pub(crate) fn new<'d>(detections: impl Iterator<Item = &'d Detection>) -> Index {
@@ -108,45 +119,63 @@ impl Index {
         index
     }
 
-    /// The detections that may hold for a record, each once.
+    /// The detections that may hold for a record, each once, in order.
     pub(crate) fn candidates(&self, event: &Event) -> Vec<usize> {
         let Some(operation) = event.record().get("Operation").and_then(schemas::Node::as_str) else {
             return (0..self.count).collect();
         };
-        let mut candidates = Candidates { is_in: vec![false; self.count], positions: Vec::new() };
+        let mut candidates = Vec::new();
         let key = fold_text(event.text(field::OPERATION_KEY).unwrap_or_default());
         let found = [self.by_operation.get(&fold_text(operation)), self.by_key.get(&key)];
         for bucket in found.into_iter().flatten().chain([&self.any_operation]) {
-            bucket.candidates(event, &mut candidates);
+            bucket.candidates(event, self.count, &mut candidates);
         }
-        candidates.positions
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates
     }
 }
 
 impl Bucket {
     fn add(&mut self, field: &Field, needle: &Needle, position: usize) {
         let at = self.fields.iter().position(|known| known.field == *field).unwrap_or_else(|| {
-            let (value, texts) = (Vec::new(), HashMap::new());
-            self.fields.push(FieldNeedles { field: field.clone(), value, texts, search: OnceLock::new() });
+            self.fields.push(FieldNeedles {
+                field: field.clone(),
+                value: Vec::new(),
+                networks: Networks::default(),
+                texts: HashMap::new(),
+                search: OnceLock::new(),
+            });
             self.fields.len() - 1
         });
         match needle {
             Needle::Value => self.fields[at].value.push(position),
+            Needle::Network(network) => self.fields[at].networks.add(*network, position),
             Needle::Text(text) => self.fields[at].texts.entry(text.clone()).or_default().push(position),
         }
     }
 
-    fn candidates(&self, event: &Event, candidates: &mut Candidates) {
-        candidates.add(&self.always);
+    /// Appends its candidates; `count` is how many detections there are.
+    fn candidates(&self, event: &Event, count: usize, candidates: &mut Vec<usize>) {
+        candidates.extend(&self.always);
         let (mut values, mut folded) = (Vec::new(), String::new());
         for field in &self.fields {
             values.clear();
             field.field.select(Subject::Record(event), &mut values);
             for value in values.iter().filter(|value| **value != Scalar::Null) {
-                candidates.add(&field.value);
+                candidates.extend(&field.value);
+                field.networks.each(value, |found| candidates.extend(found));
+                if field.texts.is_empty() {
+                    continue;
+                }
                 folded.clear();
-                folded.extend(value.to_text().chars().map(fold));
-                field.search.get_or_init(|| Search::new(&field.texts)).each(&folded, |found| candidates.add(found));
+                fold_into(&value.to_text(), &mut folded);
+                field.search.get_or_init(|| Search::new(&field.texts)).each(&folded, |found| candidates.extend(found));
+                // A record with a hundred thousand values may find the same ones each time.
+                if candidates.len() > 2 * count {
+                    candidates.sort_unstable();
+                    candidates.dedup();
+                }
             }
         }
     }

@@ -65,12 +65,16 @@ struct Parts {
     learn_from: Vec<usize>,
 }
 
-/// Which detections hold for one record, by position.
-struct Selected(Vec<bool>);
+/// Which detections hold for one record: their positions, in order. Most records have none, which costs nothing.
+struct Selected(Vec<usize>);
 
 impl Selected {
+    fn holds(&self, position: usize) -> bool {
+        self.0.binary_search(&position).is_ok()
+    }
+
     fn any(&self, positions: &[usize]) -> bool {
-        positions.iter().any(|position| self.0[*position])
+        !self.0.is_empty() && positions.iter().any(|position| self.holds(*position))
     }
 }
 
@@ -127,8 +131,7 @@ impl Matcher {
     pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
         let selected = self.selected(event, self.index.candidates(event).into_iter());
         let mut rules = self.observers.clone();
-        let holds = selected.0.iter().zip(&self.users).filter(|(holds, _)| **holds);
-        rules.extend(holds.flat_map(|(_, users)| users));
+        rules.extend(selected.0.iter().flat_map(|position| &self.users[*position]));
         rules.sort_unstable();
         rules.dedup();
         self.judge(event, &selected, rules.into_iter(), out)
@@ -161,7 +164,7 @@ impl Matcher {
                 Kind::Correlation { .. } if !rule.generates => {}
                 Kind::Correlation { members, .. } => {
                     for (member, position) in members.iter().zip(&parts.members) {
-                        let counts = triggers && selected.0[*position] && self.counts(*position, member, event);
+                        let counts = triggers && selected.holds(*position) && self.counts(*position, member, event);
                         if counts && !emit(rule, member, event, out) {
                             dropped.push(rule.id.clone());
                         }
@@ -176,15 +179,13 @@ impl Matcher {
         dropped
     }
 
-    /// The detections whose conditions hold, before exceptions and domains.
+    /// The detections whose conditions hold, before exceptions and domains. The candidates come in order.
     fn selected(&self, event: &Event, candidates: impl Iterator<Item = usize>) -> Selected {
-        let mut selected = Selected(vec![false; self.detections.len()]);
         let mut scratch = Scratch::default();
-        for position in candidates {
-            let detection = self.detections[position].detection();
-            selected.0[position] = detection.is_some_and(|detection| detection.matches(event, &mut scratch));
-        }
-        selected
+        let holds = |position: &usize| {
+            self.detections[*position].detection().is_some_and(|detection| detection.matches(event, &mut scratch))
+        };
+        Selected(candidates.filter(holds).collect())
     }
 
     /// Whether a detection that holds counts for a correlation. Where no domains are configured every domain counts as

@@ -6,11 +6,11 @@
 
 use chrono::{DateTime, Utc};
 use runtime::log::{Output, To};
-use schemas::Event;
 use schemas::envelope::{Envelope, Origin, Received};
-use schemas::event::{Head, NotARecord};
+use schemas::event::NotARecord;
 use schemas::json::key_hash;
 use schemas::message::{DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX_BYTES, DeadLetter, Topic, WholeBytes};
+use schemas::{Event, field};
 use sha2::{Digest, Sha256};
 
 use crate::hex;
@@ -43,14 +43,17 @@ pub fn prepare(origin: &Origin, element: Element<'_>, place: impl FnOnce() -> St
         Body::TooLong(too_long) => return reject_too_long(origin, place(), too_long),
     };
     let received = Received { origin: origin.clone(), bytes: bytes.to_vec() };
-    match Event::read_head(&received) {
-        Ok(Head { id, time, workload }) => Prepared {
+    match Event::read(&received) {
+        Ok(event) => Prepared {
             output: Output {
                 topic: Topic::Records,
-                to: To::Key(key_hash(&[origin.tenant.as_str(), &id])),
+                to: To::Key(key_hash(&[origin.tenant.as_str(), event.id()])),
                 value: Envelope::Record(received).encode(),
             },
-            kind: Kind::Record { event_time: time, workload },
+            kind: Kind::Record {
+                event_time: event.time(),
+                workload: event.text(field::WORKLOAD).unwrap_or_default().to_owned(),
+            },
         },
         Err(reason) => {
             let label = match &reason {

@@ -3,13 +3,17 @@
 //!
 //! [`Event::read`] is total over JSON objects: whatever an object holds, an event comes out, with a list of
 //! [`Defect`]s where something could not be read as its field's type. Nothing is dropped and nothing fails later.
+//!
+//! A field is read when it is first asked for. All of them cost twice the parsing, and most who look at a record want
+//! few: the first stage three, a rule that does not hold one or two. What a field says follows from the record and its
+//! delivery alone, so it does not matter when it is read.
 
 use std::sync::OnceLock;
 
 use chrono::{DateTime, Utc};
 
 use crate::document::{Document, Node};
-use crate::envelope::Received;
+use crate::envelope::{Origin, Received};
 use crate::field::{self, FIELDS, FieldId};
 use crate::json::{self, InvalidJson};
 use crate::tenant::Tenant;
@@ -59,27 +63,13 @@ impl DefectKind {
 }
 
 /// A normalised audit record.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Event {
-    tenant: Tenant,
-    values: Vec<Value>,
+    origin: Origin,
     record: Document,
-    /// Made when it is first asked for: only admit and records without an id need it.
+    /// In the order of [`FIELDS`](crate::FIELDS), with what was odd about each.
+    values: Vec<OnceLock<(Value, Option<DefectKind>)>>,
     content_hash: OnceLock<u128>,
-    notify: bool,
-    /// What was odd, in the order of `FIELDS`.
-    pub defects: Vec<Defect>,
-}
-
-/// What a record is sent on its way by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The record id; made from the content where the record has none.
-    pub id: String,
-    /// Event time (UTC); 1970-01-01 where it has none.
-    pub time: DateTime<Utc>,
-    /// In the record's spelling; empty where it has none.
-    pub workload: String,
 }
 
 /// Why bytes are not an audit record. The sender's fault; retrying does not help.
@@ -91,28 +81,19 @@ pub enum NotARecord {
     NotAnObject,
 }
 
+/// Equal is what says the same, whatever has been read of it so far.
+impl PartialEq for Event {
+    fn eq(&self, other: &Event) -> bool {
+        self.origin == other.origin
+            && self.record == other.record
+            && self.values().eq(other.values())
+            && self.defects().eq(other.defects())
+    }
+}
+
 impl Event {
     /// Reads a received record.
     pub fn read(received: &Received) -> Result<Event, NotARecord> {
-        let mut event = Event::parse(received)?;
-        crate::normalise::read_fields(received, &mut event, FIELDS.len());
-        if event.record.repeated_key().is_some() {
-            event.defects.push(Defect { field: "raw", kind: DefectKind::RepeatedKey });
-        }
-        Ok(event)
-    }
-
-    /// Reads only what a record is sent on its way by. Refuses what [`Event::read`] refuses and says what it says, at
-    /// half the cost: the first stage needs no more, and the next one reads the record anyway.
-    pub fn read_head(received: &Received) -> Result<Head, NotARecord> {
-        let mut event = Event::parse(received)?;
-        crate::normalise::read_fields(received, &mut event, field::WORKLOAD.index() + 1);
-        let workload = event.text(field::WORKLOAD).unwrap_or_default().to_owned();
-        Ok(Head { time: event.time(), id: event.id().to_owned(), workload })
-    }
-
-    /// The parsed record, its fields not read yet.
-    fn parse(received: &Received) -> Result<Event, NotARecord> {
         let parsed = json::parse(&received.bytes)?;
         if !parsed.root().is_object() {
             return Err(NotARecord::NotAnObject);
@@ -122,25 +103,33 @@ impl Event {
             Some(_) => OnceLock::from(json::content_hash(&parsed, &received.bytes)),
             None => OnceLock::new(),
         };
-        Ok(Event {
-            tenant: received.origin.tenant.clone(),
-            values: Vec::with_capacity(FIELDS.len()),
-            record: parsed,
-            content_hash,
-            notify: received.origin.notify,
-            defects: Vec::new(),
-        })
+        let values = FIELDS.iter().map(|_| OnceLock::new()).collect();
+        Ok(Event { origin: received.origin.clone(), record: parsed, values, content_hash })
     }
 
     /// The value of a field.
     pub fn get(&self, field: FieldId) -> &Value {
-        debug_assert!(field.index() < self.values.len(), "{} is read from a field below it", field.field().name);
-        self.values.get(field.index()).unwrap_or(&Value::Null)
+        &self.read_field(field.index()).0
     }
 
     /// The values of all fields, in the order of [`FIELDS`](crate::FIELDS).
     pub fn values(&self) -> impl Iterator<Item = &Value> {
-        self.values.iter()
+        (0..FIELDS.len()).map(|index| &self.read_field(index).0)
+    }
+
+    /// What was odd, in the order of [`FIELDS`](crate::FIELDS).
+    pub fn defects(&self) -> impl Iterator<Item = Defect> {
+        let of_field = |(index, field): (usize, &field::Field)| {
+            let kind = self.read_field(index).1?;
+            Some(Defect { field: field.name, kind })
+        };
+        let repeated = self.record.repeated_key().map(|_| Defect { field: "raw", kind: DefectKind::RepeatedKey });
+        FIELDS.iter().enumerate().filter_map(of_field).chain(repeated)
+    }
+
+    fn read_field(&self, index: usize) -> &(Value, Option<DefectKind>) {
+        const NOTHING: &(Value, Option<DefectKind>) = &(Value::Null, None);
+        self.values.get(index).map_or(NOTHING, |value| value.get_or_init(|| crate::normalise::read_field(self, index)))
     }
 
     /// The text of a field that has text.
@@ -152,7 +141,12 @@ impl Event {
     }
 
     pub fn tenant(&self) -> &Tenant {
-        &self.tenant
+        &self.origin.tenant
+    }
+
+    /// The circumstances of its arrival.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The record id; made from the content where the record has none.
@@ -179,7 +173,7 @@ impl Event {
 
     /// False if it must alert nobody.
     pub fn notify(&self) -> bool {
-        self.notify
+        self.origin.notify
     }
 
     /// The parsed record, a JSON object.
@@ -190,9 +184,5 @@ impl Event {
     /// Hash of what the record says: see [`json::content_hash`].
     pub fn content_hash(&self) -> u128 {
         *self.content_hash.get_or_init(|| json::node_hash(self.record.root()))
-    }
-
-    pub(crate) fn push(&mut self, value: Value) {
-        self.values.push(value);
     }
 }

@@ -3,7 +3,7 @@
 //! One line here is a column of `events`, a name that rules may use, a way of reading it and a line of the
 //! documentation (`DESCRIBE events`). Adding a field is adding a line; files written before it read as null.
 
-use crate::envelope::Received;
+use crate::envelope::Origin;
 use crate::event::{DefectKind, Event, Value};
 use crate::normalise::{address, forwarding, identity, operation, text, when};
 use crate::path::Scalar;
@@ -35,10 +35,10 @@ pub struct Field {
 #[derive(Clone, Copy)]
 pub(crate) enum Read {
     /// From the circumstances of the delivery.
-    Delivery(fn(&Received) -> Value),
+    Delivery(fn(&Origin) -> Value),
     /// The first source whose value the function can read.
     First(fn(&Scalar<'_>) -> Reading),
-    /// From the record as a whole and the fields above it in the table, never below.
+    /// From the record as a whole and the fields above it in the table, never below: so no field waits for itself.
     Computed(fn(&Event) -> Reading),
 }
 
@@ -91,19 +91,19 @@ macro_rules! fields {
 use Read::{Computed, Delivery, First};
 
 fields! {
-    TENANT "tenant" Text Delivery(|r| Value::Text(r.origin.tenant.as_str().to_owned())), [],
+    TENANT "tenant" Text Delivery(|r| Value::Text(r.tenant.as_str().to_owned())), [],
         "The tenant's name in the configuration, or --tenant of an import.";
     ID "id" Text Computed(identity::record_id), ["Id"],
         "The record's id, lower-case; made from its content ('content:' and a hash) where it has none. With the tenant it names the record.";
     EVENT_TIME "event_time" Time First(when::utc), ["CreationTime", "CreationDate"],
         "When it happened (UTC), as the record says. 1970-01-01 where it does not say.";
-    RECEIVED_TIME "received_time" Time Delivery(|r| Value::Time(r.origin.received)), [],
+    RECEIVED_TIME "received_time" Time Delivery(|r| Value::Time(r.received)), [],
         "When harrier received it (UTC). Microsoft delivers minutes to days after the event.";
-    SOURCE "source" Text Delivery(|r| text::of(&r.origin.source)), [],
+    SOURCE "source" Text Delivery(|r| text::of(&r.source)), [],
         "The door it came through: management_activity, import.";
-    CONTENT_TYPE "content_type" Text Delivery(|r| text::of(&r.origin.content_type)), [],
+    CONTENT_TYPE "content_type" Text Delivery(|r| text::of(&r.content_type)), [],
         "The feed it came in (Audit.Exchange); null for an import.";
-    BLOB_ID "blob_id" Text Delivery(|r| text::of(&r.origin.blob_id)), [],
+    BLOB_ID "blob_id" Text Delivery(|r| text::of(&r.blob_id)), [],
         "The content blob, or the file and line of an import.";
     RECORD_TYPE "record_type" Integer First(operation::record_type), ["RecordType"],
         "Microsoft's number for the kind of record.";

@@ -65,7 +65,7 @@ fn render(event: &Event) -> String {
         };
         writeln!(text, "{} = {value}", field.name).unwrap();
     }
-    for defect in &event.defects {
+    for defect in event.defects() {
         writeln!(text, "defect: {} {}", defect.field, defect.kind.as_str()).unwrap();
     }
     text

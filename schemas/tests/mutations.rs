@@ -99,7 +99,7 @@ fn lists_are_cut_at_their_limit_and_say_so() {
     };
     assert_eq!((length(field::INTERNET_MESSAGE_IDS), length(field::FORWARD_TARGETS)), (10_000, 1_000));
     assert_eq!(event.get(field::ITEM_COUNT), &Value::Integer(10_050));
-    let defects: Vec<_> = event.defects.iter().map(|defect| (defect.field, defect.kind.as_str())).collect();
+    let defects: Vec<_> = event.defects().map(|defect| (defect.field, defect.kind.as_str())).collect();
     assert_eq!(defects, [("internet_message_ids", "truncated"), ("forward_targets", "truncated")]);
 }
 
@@ -198,7 +198,7 @@ fn check(event: &Event) {
         };
         assert!(fits, "{} holds {value:?}", field.name);
     }
-    for defect in &event.defects {
+    for defect in event.defects() {
         assert!(FIELDS.iter().any(|field| field.name == defect.field));
     }
 }

@@ -43,7 +43,7 @@ fn real_records_are_read_without_loss() {
             assert!(!event.id().is_empty());
             check_values(&event);
             read += 1;
-            for defect in event.defects.iter().filter(|_| is_audit) {
+            for defect in event.defects().filter(|_| is_audit) {
                 *defects.entry((name.clone(), defect.field, defect.kind.as_str())).or_default() += 1;
             }
         }
@@ -67,5 +67,5 @@ fn check_values(event: &Event) {
         assert!(targets.iter().all(|target| target.contains('@')));
     }
     let known: BTreeSet<&str> = FIELDS.iter().map(|field| field.name).collect();
-    assert!(event.defects.iter().all(|defect| known.contains(defect.field)));
+    assert!(event.defects().all(|defect| known.contains(defect.field)));
 }

@@ -34,7 +34,7 @@ pub(crate) fn row<'a>(event: &'a Event, received: &'a Received) -> Row<'a> {
     let mut row: Row<'a> = event.values().map(Cell::Value).collect();
     // `raw` is not a value of the event: the bytes themselves are kept.
     row[field::RAW.index()] = Cell::Text(String::from_utf8_lossy(&received.bytes));
-    let defects = event.defects.iter().map(|defect| format!("{} {}", defect.field, defect.kind.as_str()));
+    let defects = event.defects().map(|defect| format!("{} {}", defect.field, defect.kind.as_str()));
     row.push(Cell::Texts(Cow::Owned(defects.collect())));
     row.push(Cell::Date(event.time().date_naive()));
     row

@@ -169,7 +169,22 @@ fn one<I: Iterator<Item = char>>(c: char, change: impl Fn(char) -> I) -> char {
 
 /// A text folded for comparing.
 pub fn fold_text(text: &str) -> String {
-    text.chars().map(fold).collect()
+    let mut folded = String::new();
+    fold_into(text, &mut folded);
+    folded
+}
+
+/// Appends a text folded.
+pub fn fold_into(text: &str, out: &mut String) {
+    if text.is_ascii() {
+        let start = out.len();
+        out.push_str(text);
+        if let Some(added) = out.get_mut(start..) {
+            added.make_ascii_lowercase();
+        }
+    } else {
+        out.extend(text.chars().map(fold));
+    }
 }
 
 #[cfg(test)]

@@ -369,7 +369,7 @@ fn moment(text: &str) -> Option<DateTime<Utc>> {
 }
 
 /// An address as records write it: with a port, in brackets, IPv4 in an IPv6 form.
-fn address(text: &str) -> Option<IpAddr> {
+pub fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = match text.strip_prefix('[') {
         Some(inner) => inner.split(']').next().unwrap_or_default(),

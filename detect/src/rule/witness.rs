@@ -4,15 +4,24 @@
 //! the detection, never more: what cannot be said so has none. Of several the one with the longest texts is taken: few
 //! records hold them.
 
+use ipnet::IpNet;
+use regex_syntax::hir::literal::{ExtractKind, Extractor};
+
 use super::condition::{Condition, Detection};
 use super::pattern::fold_text;
 use super::predicate::{Field, Item, Search, Test};
+
+/// Most texts that stand for an expression, and the shortest: beyond, a record is as likely to hold one as not.
+const LITERALS_MAX: usize = 16;
+const LITERAL_BYTES_MIN: usize = 3;
 
 /// What one of the values of a field must be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Needle {
     /// It contains this text, both folded.
     Text(String),
+    /// It is an address in this network.
+    Network(IpNet),
     /// It is there, and not null.
     Value,
 }
@@ -62,15 +71,39 @@ fn needles(test: &Test) -> Option<Vec<Needle>> {
         Test::Text { pattern, number: None } => Some(vec![text(fold_text(&pattern.longest_literal()))]),
         Test::OneOf(texts) => Some(texts.iter().cloned().map(text).collect()),
         Test::AnyOf(tests) => Some(tests.iter().map(needles).collect::<Option<Vec<_>>>()?.concat()),
+        Test::Network(network) => Some(vec![Needle::Network(network.trunc())]),
+        Test::Regex(regex) => {
+            let texts = [ExtractKind::Prefix, ExtractKind::Suffix].map(|kind| literals(regex.as_str(), kind));
+            let shortest = |texts: &Vec<String>| texts.iter().map(String::len).min();
+            let best = texts.into_iter().flatten().max_by_key(shortest);
+            Some(best.map_or(vec![Needle::Value], |texts| texts.into_iter().map(Needle::Text).collect()))
+        }
         Test::Text { .. }
         | Test::Number(_)
         | Test::Boolean(_)
-        | Test::Regex(_)
         | Test::Compare(..)
         | Test::Part(..)
-        | Test::Network(_)
         | Test::Reference { .. } => Some(vec![Needle::Value]),
     }
+}
+
+/// Texts, folded, with one of which everything begins, or ends, that an expression matches. None if there are none, or
+/// many, or short ones. Flags beside the expression need not be known: folding takes the case away, and what else they
+/// change is not text.
+fn literals(expression: &str, kind: ExtractKind) -> Option<Vec<String>> {
+    let parsed = regex_syntax::parse(expression).ok()?;
+    // A class of more characters than a letter has cases ends a text.
+    let sequence = Extractor::new().kind(kind.clone()).limit_class(3).extract(&parsed);
+    let text = |bytes| std::str::from_utf8(bytes).ok().map(fold_text).filter(|text| text.len() >= LITERAL_BYTES_MIN);
+    let common = match kind {
+        ExtractKind::Suffix => sequence.longest_common_suffix(),
+        _ => sequence.longest_common_prefix(),
+    };
+    if let Some(common) = common.and_then(text) {
+        return Some(vec![common]);
+    }
+    let found = sequence.literals().filter(|found| (1..=LITERALS_MAX).contains(&found.len()))?;
+    found.iter().map(|literal| text(literal.as_bytes())).collect()
 }
 
 /// All alternatives of all of them, if each has some.
@@ -83,6 +116,8 @@ fn any(parts: impl Iterator<Item = Option<Witness>>) -> Option<Witness> {
 fn best(parts: impl Iterator<Item = Witness>) -> Option<Witness> {
     let says = |needle: &Needle| match needle {
         Needle::Text(text) => text.len(),
+        // As much as its numbers say in writing.
+        Needle::Network(network) => usize::from(network.prefix_len()) / 3,
         Needle::Value => 0,
     };
     let worth = |witness: &Witness| {
@@ -90,4 +125,68 @@ fn best(parts: impl Iterator<Item = Witness>) -> Option<Witness> {
         (weakest, std::cmp::Reverse(witness.len()))
     };
     parts.max_by_key(worth)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::string::string_regex;
+
+    use super::*;
+
+    const EXPRESSIONS: &[&str] = &[
+        "^bot-17/[0-9]+",
+        "(invoice|payment|remittance) ?[0-9]{2}",
+        "[a-z]{3}\\.exe",
+        "(?i)Tor(Browser)?/[0-9]",
+        "powershell.*(hidden|bypass)",
+        "(?i:straße|ſecret)[0-9]",
+        "a|bcdef",
+        "x*yyy",
+        "(abc){2,4}",
+    ];
+
+    fn of(expression: &str) -> Vec<Needle> {
+        needles(&Test::Regex(regex::Regex::new(expression).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn an_expression_is_known_by_the_texts_that_it_cannot_do_without() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| Needle::Text((*text).to_owned())).collect::<Vec<_>>();
+        assert_eq!(of("^Bot-17/[0-9]+"), texts(&["bot-17/"]));
+        assert_eq!(of("[a-z]{3}\\.exe"), texts(&[".exe"]));
+        assert_eq!(of("(?:invoice|payment) [0-9]"), texts(&["invoice ", "payment "]));
+        // Short or without any: asked of every value.
+        for expression in ["a|bcdef", "[0-9]+", ".*", "", "^$"] {
+            assert_eq!(of(expression), [Needle::Value], "{expression}");
+        }
+    }
+
+    proptest! {
+        /// Whatever an expression matches, in whatever case where that is the same to it, holds one of its texts.
+        #[test]
+        fn nothing_that_an_expression_matches_is_without_its_texts(
+            (expression, text) in prop::sample::select(EXPRESSIONS).prop_flat_map(|expression| {
+                (Just(expression), string_regex(expression.trim_start_matches('^')).unwrap())
+            }),
+            upper in any::<u64>(),
+        ) {
+            let cased: String = text.chars().enumerate().map(|(at, c)| {
+                if upper >> (at % 64) & 1 == 1 { c.to_ascii_uppercase() } else { c }
+            }).collect();
+            let insensitive = regex::RegexBuilder::new(expression).case_insensitive(true).build().unwrap();
+            for test in [regex::Regex::new(expression).unwrap(), insensitive] {
+                if !test.is_match(&cased) {
+                    continue;
+                }
+                let folded = fold_text(&cased);
+                let holds = needles(&Test::Regex(test)).unwrap().iter().any(|needle| match needle {
+                    Needle::Text(text) => folded.contains(text),
+                    Needle::Value => true,
+                    Needle::Network(_) => false,
+                });
+                prop_assert!(holds, "{expression}: {cased:?}");
+            }
+        }
+    }
 }

@@ -15,8 +15,7 @@ pub(crate) mod when;
 use std::sync::LazyLock;
 
 use crate::document::Node;
-use crate::envelope::Received;
-use crate::event::{Defect, DefectKind, Event, Value};
+use crate::event::{DefectKind, Event, Value};
 use crate::field::{self, FIELDS, FieldId, Read, Reading};
 use crate::path::{Path, Scalar};
 
@@ -32,22 +31,19 @@ pub(crate) fn sources(field: FieldId) -> &'static [Path] {
     SOURCES.get(field.index()).map_or(&[], Vec::as_slice)
 }
 
-/// Fills the values of an event in the order of [`FIELDS`], the first so many of them.
-pub(crate) fn read_fields(received: &Received, event: &mut Event, count: usize) {
-    for (field, sources) in FIELDS.iter().zip(SOURCES.iter()).take(count) {
-        let reading = match field.read {
-            Read::Delivery(read) => Reading::Value(read(received)),
-            Read::First(read) => first(sources, read, event.record()),
-            Read::Computed(read) => read(event),
-        };
-        let (value, defect) = match reading {
-            Reading::Value(value) => (value, None),
-            Reading::Odd(value, kind) => (value, Some(kind)),
-            Reading::Nothing => (Value::Null, is_expected(field.name).then_some(DefectKind::Missing)),
-            Reading::Unreadable => (Value::Null, Some(DefectKind::Unreadable)),
-        };
-        event.push(value);
-        event.defects.extend(defect.map(|kind| Defect { field: field.name, kind }));
+/// Reads one field of an event: its value, and what is odd about it.
+pub(crate) fn read_field(event: &Event, index: usize) -> (Value, Option<DefectKind>) {
+    let (Some(field), Some(sources)) = (FIELDS.get(index), SOURCES.get(index)) else { return (Value::Null, None) };
+    let reading = match field.read {
+        Read::Delivery(read) => Reading::Value(read(event.origin())),
+        Read::First(read) => first(sources, read, event.record()),
+        Read::Computed(read) => read(event),
+    };
+    match reading {
+        Reading::Value(value) => (value, None),
+        Reading::Odd(value, kind) => (value, Some(kind)),
+        Reading::Nothing => (Value::Null, is_expected(field.name).then_some(DefectKind::Missing)),
+        Reading::Unreadable => (Value::Null, Some(DefectKind::Unreadable)),
     }
 }
 
