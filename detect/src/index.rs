@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
+use memchr::memmem::Finder;
 use schemas::path::Scalar;
 use schemas::{Event, field};
 
@@ -83,7 +84,7 @@ impl Networks {
 #[derive(Debug)]
 enum Search {
     /// One after the other.
-    Each(Vec<(String, Vec<usize>)>),
+    Each(Vec<(Finder<'static>, Vec<usize>)>),
     /// At once; the detections by the number of the text.
     Together(AhoCorasick, Vec<Vec<usize>>),
 }
@@ -183,7 +184,8 @@ impl Bucket {
 
 impl Search {
     fn new(texts: &HashMap<String, Vec<usize>>) -> Search {
-        let each = || texts.iter().map(|(text, detections)| (text.clone(), detections.clone())).collect();
+        let finder = |text: &String| Finder::new(text).into_owned();
+        let each = || texts.iter().map(|(text, detections)| (finder(text), detections.clone())).collect();
         if texts.len() < TOGETHER_MIN {
             return Search::Each(each());
         }
@@ -197,7 +199,8 @@ impl Search {
     fn each(&self, value: &str, mut found: impl FnMut(&[usize])) {
         match self {
             Search::Each(texts) => {
-                texts.iter().filter(|(text, _)| value.contains(text)).for_each(|(_, detections)| found(detections));
+                let is_in = |(text, _): &&(Finder<'_>, _)| text.find(value.as_bytes()).is_some();
+                texts.iter().filter(is_in).for_each(|(_, detections)| found(detections));
             }
             Search::Together(automaton, detections) => {
                 automaton.find_overlapping_iter(value).for_each(|at| found(&detections[at.pattern().as_usize()]));

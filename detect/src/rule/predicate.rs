@@ -12,9 +12,10 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike, Utc};
 use ipnet::IpNet;
+use schemas::Event;
 use schemas::document::{Node, View};
+use schemas::field::{self, FieldId};
 use schemas::path::{Path, Scalar, for_each_leaf};
-use schemas::{Event, field};
 
 use super::condition::{OperationName, union};
 use super::pattern::{Pattern, fold, fold_text};
@@ -31,6 +32,23 @@ pub struct FieldPath {
     path: Path,
     segments: Vec<String>,
 }
+
+/// The fields that have few values. Operations have many; but rules are kept by them already.
+const FEW_VALUES: &[FieldId] = &[
+    field::OPERATION,
+    field::OPERATION_KEY,
+    field::RECORD_TYPE,
+    field::RECORD_TYPE_NAME,
+    field::WORKLOAD,
+    field::SOURCE,
+    field::CONTENT_TYPE,
+    field::OUTCOME,
+    field::ERROR_NUMBER,
+    field::USER_TYPE,
+    field::LOGON_TYPE,
+    field::MAIL_ACCESS_TYPE,
+    field::IS_THROTTLED,
+];
 
 /// What is asked: a record, or one member of a list in it.
 #[derive(Clone, Copy)]
@@ -100,6 +118,17 @@ fn leaves<'a>(node: Node<'a>, segments: &[String], out: &mut Vec<Scalar<'a>>) {
 }
 
 impl Field {
+    /// Whether it has a handful of values in all, so that one of them says little of a record.
+    pub fn has_few_values(&self) -> bool {
+        self.paths.iter().any(|path| match path.path.field() {
+            Some(field) => FEW_VALUES.contains(&field),
+            None => match path.segments.as_slice() {
+                [key] => FEW_VALUES.iter().any(|field| field.field().sources.contains(&key.as_str())),
+                _ => false,
+            },
+        })
+    }
+
     /// Appends the values; whether the field is there.
     pub fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         let mut present = false;

@@ -114,14 +114,15 @@ fn any(parts: impl Iterator<Item = Option<Witness>>) -> Option<Witness> {
 
 /// The one whose weakest alternative says most; of equals, the one with fewer.
 fn best(parts: impl Iterator<Item = Witness>) -> Option<Witness> {
-    let says = |needle: &Needle| match needle {
+    let says = |(field, needle): &(Field, Needle)| match needle {
+        _ if field.has_few_values() => 0,
         Needle::Text(text) => text.len(),
         // As much as its numbers say in writing.
         Needle::Network(network) => usize::from(network.prefix_len()) / 3,
         Needle::Value => 0,
     };
     let worth = |witness: &Witness| {
-        let weakest = witness.iter().map(|(_, needle)| says(needle)).min().unwrap_or(usize::MAX);
+        let weakest = witness.iter().map(says).min().unwrap_or(usize::MAX);
         (weakest, std::cmp::Reverse(witness.len()))
     };
     parts.max_by_key(worth)
@@ -169,7 +170,7 @@ mod tests {
             (expression, text) in prop::sample::select(EXPRESSIONS).prop_flat_map(|expression| {
                 (Just(expression), string_regex(expression.trim_start_matches('^')).unwrap())
             }),
-            upper in any::<u64>(),
+            upper in proptest::prelude::any::<u64>(),
         ) {
             let cased: String = text.chars().enumerate().map(|(at, c)| {
                 if upper >> (at % 64) & 1 == 1 { c.to_ascii_uppercase() } else { c }
