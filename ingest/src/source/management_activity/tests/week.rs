@@ -114,6 +114,12 @@ fn an_hour_of_downtime_is_caught_up_in_minutes_and_leaves_no_gap() {
     }
     let (caught_up, missed) = (play.now - up, play.fetched.len() - fetched);
     println!("{missed} blobs of the hour, complete up to its end {} s after the start", caught_up.num_seconds());
+    // What is said to be complete is there, all that became available and was listed meanwhile.
+    let of_the_hour = |blob: &&Shown| blob.created > down && blob.created < up && blob.listed < up;
+    assert!(play.blobs.iter().filter(of_the_hour).count() > 5);
+    for blob in play.blobs.iter().filter(of_the_hour) {
+        assert!(play.fetched.contains(&id(blob)), "{} is said to be complete and is not", blob.created);
+    }
     play.run_until(up + TimeDelta::hours(4));
     assert_each_fetched_once(&play);
     for feed in FEEDS {
