@@ -3,6 +3,7 @@
 mod cli;
 mod command;
 mod exit;
+mod reload;
 mod services;
 mod show;
 

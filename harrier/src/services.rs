@@ -71,6 +71,13 @@ pub fn rules(config: &Config) -> anyhow::Result<RuleSet> {
     Ok(compile(&rule_book(config)?)?.rules().clone())
 }
 
+/// The rule book that a configuration makes, known to compile, and how many rules that gives.
+pub fn compiled_book(config: &Config) -> anyhow::Result<(RuleBook, usize)> {
+    let book = rule_book(config)?;
+    let rules = compile(&book)?.rules().rules().len();
+    Ok((book, rules))
+}
+
 fn compile(book: &RuleBook) -> anyhow::Result<Matcher> {
     let bytes: usize = book.files.iter().map(|file| file.text.len()).sum();
     if bytes > detect::service::BOOK_BYTES_MAX {
@@ -89,15 +96,26 @@ pub fn rule_sources(config: &Config) -> anyhow::Result<Vec<Source>> {
         .map(|(file, text)| Source { file: (*file).to_owned(), text: (*text).to_owned() })
         .collect();
     for path in &config.rules.paths {
-        read_rules(path, 0, &mut sources)
-            .map_err(|error| ConfigurationError(format!("{}: {error}", path.display())))?;
+        read_rules(path, &mut sources).map_err(|error| ConfigurationError(format!("{}: {error}", path.display())))?;
     }
     Ok(sources)
 }
 
-fn read_rules(path: &Path, depth: usize, sources: &mut Vec<Source>) -> std::io::Result<()> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.is_dir() {
+fn read_rules(path: &Path, sources: &mut Vec<Source>) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    files_below(path, 0, &mut files)?;
+    for file in files {
+        if std::fs::metadata(&file)?.len() > RULE_FILE_BYTES_MAX {
+            return Err(std::io::Error::other("a rule file of more than 1 MiB"));
+        }
+        sources.push(Source { file: file.display().to_string(), text: std::fs::read_to_string(&file)? });
+    }
+    Ok(())
+}
+
+/// The rule files that a path of the configuration means, in order: itself, or those below it.
+pub fn files_below(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() {
         if depth >= RULE_FOLDERS_DEEP {
             return Err(std::io::Error::other("folders of rules are nested too deep"));
         }
@@ -107,15 +125,12 @@ fn read_rules(path: &Path, depth: usize, sources: &mut Vec<Source>) -> std::io::
         for entry in entries {
             let is_rule = entry.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
             if is_rule || entry.is_dir() {
-                read_rules(&entry, depth + 1, sources)?;
+                files_below(&entry, depth + 1, files)?;
             }
         }
         return Ok(());
     }
-    if metadata.len() > RULE_FILE_BYTES_MAX {
-        return Err(std::io::Error::other("a rule file of more than 1 MiB"));
-    }
-    sources.push(Source { file: path.display().to_string(), text: std::fs::read_to_string(path)? });
+    files.push(path.to_owned());
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use runtime::shutdown::Shutdown;
 
 use crate::cli::{Global, Role, Run};
 use crate::exit::{ConfigurationError, Outcome};
+use crate::reload::Watch;
 use crate::services::{BrokenOff, Core, REVISION, Services, Stage, config};
 
 /// How often what everybody has consumed is deleted from the log, and what left the archive's tables from the disk.
@@ -42,6 +43,8 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     let operators = Operators { metrics: core.metrics.clone(), readiness, revision: REVISION };
     let server = runtime::http::serve(core.config.http.listen, operators, services.shutdown(Stage::Rest)).await?;
     let stop = stop_signal()?;
+    // Who detects reads its rules again. Nobody ends, whatever the role.
+    let _hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     tracing::info!(event = "started", http = %server.address(), data_dir = %core.config.data_dir.display());
     services.until(stop).await??;
     tracing::info!(event = "stopping");
@@ -101,6 +104,8 @@ pub fn start(
         // one of many: that it restarts in the middle of a roll-out must not take the others back.
         services.spawn_offer(core, role == Role::All);
         services.spawn_detect(core);
+        let watch = Watch::new(core.config.clone(), core.log.clone(), core.metrics.clone(), &core.book);
+        services.spawn(Stage::Detect, "the watch over rules", watch.run(services.shutdown(Stage::Detect)));
     }
     if runs(Role::Archive) {
         let (archiver, shutdown) = (core.archiver(), services.shutdown(Stage::Rest));

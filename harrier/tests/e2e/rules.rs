@@ -1,9 +1,12 @@
 //! `harrier rules`: what an author asks of records and of the archive.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::binary::Harrier;
+use crate::binary::{Harrier, until};
 use crate::sample::{self, forwarding_rule, joined, lines, sign_in};
+use crate::service::Service;
 
 const DOMAINS: [&str; 2] = ["--domains", "contoso.example"];
 
@@ -104,4 +107,45 @@ fn what_is_worth_a_look_is_said_of_rules_beside_the_pack() {
     let ran = harrier.run(["rules", "check", "--rules", file.to_str().unwrap()]);
     assert_eq!((ran.code, ran.stdout.matches("note: ").count()), (Some(0), 1), "{ran}");
     assert!(ran.stdout.contains("names no Operation"), "{ran}");
+}
+
+/// Rules of a running service: what is edited is taken up as a whole, and what is broken changes nothing.
+#[test]
+fn rule_files_that_change_are_taken_up_and_broken_ones_are_refused() {
+    let rule = |id: &str| {
+        format!(
+            "title: R\nid: {id}\nlogsource: {{product: m365}}\ndetection: {{s: {{Operation: Send}}, condition: s}}\n"
+        )
+    };
+    let harrier = Harrier::new();
+    std::fs::create_dir(harrier.path("rules")).unwrap();
+    harrier.file("rules/one.yml", rule("one"));
+    let config = "data_dir = \"data\"\n[http]\nlisten = \"127.0.0.1:0\"\n[rules]\npaths = [\"rules\"]\n";
+    let config = harrier.file("harrier.toml", config);
+    let service = Service::start(&config);
+    let (loaded, epoch, refused) = (
+        || service.metric("harrier_rules_loaded", &["status=\"enabled\""]),
+        || service.metric("harrier_rule_set_epoch", &[]),
+        || service.metric("harrier_rules_refused", &[]),
+    );
+    let within = |condition: &dyn Fn() -> bool| until(Duration::from_secs(60), condition);
+    assert!(within(&|| epoch() == 1.0));
+    let before = loaded();
+
+    harrier.file("rules/two.yml", rule("two").replace("condition: s", "condition: t"));
+    assert!(within(&|| refused() == 1.0), "{}", service.stderr());
+    let told = service.event("rules_refused").unwrap().to_string();
+    assert!(told.contains("two.yml"), "{told}");
+    assert_eq!((loaded(), epoch()), (before, 1.0));
+
+    harrier.file("rules/two.yml", rule("two"));
+    assert!(within(&|| epoch() == 2.0), "{}", service.stderr());
+    assert_eq!((loaded(), refused()), (before + 1.0, 0.0));
+
+    // Back again, at once: what was in force before is asked for anew.
+    std::fs::remove_file(harrier.path("rules/two.yml")).unwrap();
+    service.signal("-HUP");
+    assert!(within(&|| epoch() == 3.0), "{}", service.stderr());
+    assert_eq!((loaded(), refused()), (before, 0.0));
+    assert_eq!(service.terminate(), Some(0));
 }

@@ -164,6 +164,8 @@ metrics! {
         watermark: Gauges<1> = "watermark_timestamp_seconds", [TENANT];
         /// Rules, by how they loaded.
         rules_loaded: Gauges<1> = "rules_loaded", [closed("status", &["enabled", "disabled", "broken"])];
+        /// 1 while the rule files as they are cannot be used, and those before them stay in force.
+        rules_refused: Gauges<0> = "rules_refused", [];
         /// The epoch of the rule set that records were last judged by.
         rule_set_epoch: Gauges<0> = "rule_set_epoch", [];
         /// Records that a rule was evaluated on.
