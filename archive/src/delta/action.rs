@@ -28,9 +28,9 @@ pub(super) struct CommitInfo {
 }
 
 impl CommitInfo {
-    pub(super) fn new(timestamp: i64) -> CommitInfo {
+    pub(super) fn new(operation: &str, timestamp: i64) -> CommitInfo {
         let engine_info = concat!("harrier/", env!("CARGO_PKG_VERSION")).to_owned();
-        CommitInfo { timestamp, operation: "WRITE".into(), engine_info }
+        CommitInfo { timestamp, operation: operation.to_owned(), engine_info }
     }
 }
 
