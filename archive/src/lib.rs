@@ -4,6 +4,8 @@
 //! datafusion.
 
 pub mod archiver;
+pub mod compactor;
+mod content;
 pub mod delta;
 mod error;
 mod file;

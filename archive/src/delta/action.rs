@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::Content;
+
 /// One line of a log entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,9 +83,23 @@ pub struct Add {
     pub data_change: bool,
     /// [`FileStatistics`] as JSON text, as the protocol has it.
     pub stats: Option<String>,
-    /// `sha256`: the file's hash.
+    /// [`SHA256_TAG`] and [`CONTENT_TAG`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// The tag of a file that holds its hash.
+pub(crate) const SHA256_TAG: &str = "sha256";
+
+/// The tag of a file that holds the sum over its rows.
+pub(crate) const CONTENT_TAG: &str = "content";
+
+impl Add {
+    /// What the file holds, if its commit says so.
+    pub(crate) fn content(&self) -> Option<Content> {
+        let statistics: FileStatistics = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        Content::parse(self.tags.as_ref()?.get(CONTENT_TAG)?, statistics.num_records)
+    }
 }
 
 /// What a reader may know of a file without opening it.

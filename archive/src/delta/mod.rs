@@ -30,6 +30,7 @@ use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use action::{Action, CommitInfo, Format, Metadata, Protocol, Remove, TxnAction};
 pub use action::{Add, FileStatistics};
+pub(crate) use action::{CONTENT_TAG, SHA256_TAG};
 
 use crate::error::Error;
 use crate::store::Store;
@@ -161,11 +162,12 @@ impl DeltaTable {
             return self.follow(next, LOG_READS_AT_ONCE).await;
         }
         self.follow(0, LOG_READS_AT_ONCE).await?;
-        // Nothing at the beginning, and something later: a log whose beginning is gone, not an empty table.
-        match self.snapshot.version {
-            None if self.has_log().await? => Err(Error::damaged(self.table.name, 0)),
-            _ => Ok(()),
+        if self.snapshot.version.is_none() && self.has_log().await? {
+            // The table was made this moment, or its log has lost its beginning: it is not an empty table.
+            self.follow(0, LOG_READS_AT_ONCE).await?;
+            self.snapshot.version.ok_or_else(|| Error::damaged(self.table.name, 0))?;
         }
+        Ok(())
     }
 
     /// Reads entries from this version on, some at once, to the first that is not there.

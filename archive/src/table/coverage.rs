@@ -12,7 +12,7 @@ pub static COVERAGE: Table = Table {
     statistics: &[],
     bloom_filters: &[],
     topic: Topic::Coverage,
-    sorted_by: "window_start",
+    sorted_by: &["window_start", "feed"],
 };
 
 fn columns() -> Vec<Column> {

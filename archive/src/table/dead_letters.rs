@@ -12,7 +12,7 @@ pub static DEAD_LETTERS: Table = Table {
     statistics: &[],
     bloom_filters: &[],
     topic: Topic::DeadLetters,
-    sorted_by: "received_time",
+    sorted_by: &["received_time", "place"],
 };
 
 fn columns() -> Vec<Column> {

@@ -16,7 +16,7 @@ pub static EVENTS: Table = Table {
     statistics: &["event_time"],
     bloom_filters: &["id", "user_id", "client_ip", "session_id"],
     topic: Topic::Verdicts,
-    sorted_by: "event_time",
+    sorted_by: &["user_id", "event_time", "id"],
 };
 
 fn columns() -> Vec<Column> {

@@ -13,7 +13,7 @@ pub static FINDINGS: Table = Table {
     statistics: &["first_event"],
     bloom_filters: &[],
     topic: Topic::Findings,
-    sorted_by: "first_event",
+    sorted_by: &["first_event", "id"],
 };
 
 /// The column that holds the finding whole, from which the archiver starts again.

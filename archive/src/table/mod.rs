@@ -50,8 +50,8 @@ pub struct Table {
     pub(crate) bloom_filters: &'static [&'static str],
     /// Where its rows come from.
     pub(crate) topic: Topic,
-    /// Rows of a file are sorted by this column.
-    pub(crate) sorted_by: &'static str,
+    /// Rows of a file are sorted by these columns.
+    pub(crate) sorted_by: &'static [&'static str],
 }
 
 /// One column.
@@ -232,7 +232,7 @@ mod tests {
         for table in TABLES {
             let names: Vec<_> = table.columns().iter().map(|column| column.name).collect();
             let mentioned = table.partition_columns.iter().chain(table.statistics).chain(table.bloom_filters);
-            for name in mentioned.chain([&table.sorted_by]) {
+            for name in mentioned.chain(table.sorted_by) {
                 assert!(names.contains(name), "{}.{name}", table.name);
             }
         }

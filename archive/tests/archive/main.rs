@@ -1,0 +1,5 @@
+//! The archive from outside: one program, because linking the query engine is most of a test's build.
+
+mod archiver;
+mod compaction;
+mod world;
