@@ -24,16 +24,22 @@ pub(super) enum Action {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CommitInfo {
-    timestamp: i64,
-    operation: String,
-    engine_info: String,
+    pub(super) timestamp: i64,
+    pub(super) operation: String,
+    pub(super) engine_info: String,
+    /// Nothing in commits of others, and in ours from before they were proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) proof: Option<Proof>,
 }
 
-impl CommitInfo {
-    pub(super) fn new(operation: &str, timestamp: i64) -> CommitInfo {
-        let engine_info = concat!("harrier/", env!("CARGO_PKG_VERSION")).to_owned();
-        CommitInfo { timestamp, operation: operation.to_owned(), engine_info }
-    }
+/// A statement and its signature.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Proof {
+    /// JSON as text: what was signed, byte for byte.
+    pub(crate) statement: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signature: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +101,17 @@ pub(crate) const SHA256_TAG: &str = "sha256";
 pub(crate) const CONTENT_TAG: &str = "content";
 
 impl Add {
+    /// How many rows the file has, if its commit says so.
+    pub fn rows(&self) -> u64 {
+        let statistics = self.stats.as_deref().and_then(|text| serde_json::from_str::<FileStatistics>(text).ok());
+        statistics.map_or(0, |statistics| statistics.num_records)
+    }
+
+    /// The file's hash, if its commit says it.
+    pub(crate) fn sha256(&self) -> Option<&str> {
+        Some(self.tags.as_ref()?.get(SHA256_TAG)?)
+    }
+
     /// What the file holds, if its commit says so.
     pub(crate) fn content(&self) -> Option<Content> {
         let statistics: FileStatistics = serde_json::from_str(self.stats.as_deref()?).ok()?;

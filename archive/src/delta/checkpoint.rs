@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, Remove, TxnAction};
+use super::statement::{self, CHECKPOINT_SCHEMA, CheckpointStatement};
 use super::{DeltaTable, LOG_FOLDER, PROTOCOL, Snapshot, apply_action};
 use crate::error::Error;
 
@@ -30,11 +31,14 @@ const CHECKPOINT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const HINT: &str = "_last_checkpoint";
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Hint {
-    version: u64,
+pub(crate) struct Hint {
+    pub(crate) version: u64,
     /// Actions in the checkpoint.
-    size: u64,
+    pub(crate) size: u64,
 }
+
+/// Where what is said of checkpoints lies, below the table's folder.
+pub(crate) const PROOF_FOLDER: &str = "_proof";
 
 /// Writes the state of the snapshot, and then the hint that leads to it.
 pub(super) async fn write(delta: &DeltaTable, now: DateTime<Utc>) -> Result<(), Error> {
@@ -44,6 +48,20 @@ pub(super) async fn write(delta: &DeltaTable, now: DateTime<Utc>) -> Result<(), 
     let size = actions.len() as u64;
     let bytes = tokio::task::spawn_blocking(move || encode(&actions)).await.map_err(|_| Error::Worker)??;
     let (file, hint) = (path(delta, &file_name(version)), path(delta, HINT));
+    let statement = CheckpointStatement {
+        schema: CHECKPOINT_SCHEMA.to_owned(),
+        table: delta.table().name.to_owned(),
+        version,
+        head: snapshot.head.clone(),
+        actions: size,
+        bytes: bytes.len() as u64,
+        sha256: statement::sha256(&bytes),
+        public_key: delta.store().signer().map(|signer| signer.public_key().to_hex()),
+    };
+    let proof = serde_json::to_vec(&statement::signed(&statement, delta.store())?)?;
+    // First, because a checkpoint of which nothing is said would look like one that somebody has put there.
+    let said = Path::from_iter([delta.table().name, PROOF_FOLDER, &format!("{version:020}.checkpoint.json")]);
+    delta.store().objects().put(&said, PutPayload::from(proof)).await?;
     delta.store().objects().put(&file, PutPayload::from(bytes)).await?;
     delta.store().make_durable(vec![file]).await?;
     let text = serde_json::to_vec(&Hint { version, size })?;
@@ -60,7 +78,11 @@ pub(super) async fn newest(delta: &DeltaTable) -> Result<Option<Snapshot>, Error
     if decoded.is_none() {
         tracing::warn!(event = "archive_checkpoint_unreadable", table = delta.table().name, version = hint.version);
     }
-    Ok(decoded)
+    let Some(mut snapshot) = decoded else { return Ok(None) };
+    // The chain goes on from the commit itself, which a checkpoint does not hold.
+    let entry = delta.read_entry(hint.version).await?.ok_or(Error::damaged(delta.table().name, hint.version))?;
+    snapshot.head = statement::proof_of(&entry).map(|proof| statement::hash(&proof.statement));
+    Ok(Some(snapshot))
 }
 
 fn file_name(version: u64) -> String {

@@ -9,6 +9,8 @@
 //! from has been overtaken, and must start again from the table; so has one that wants to take out a file which is gone
 //! already. Whoever only came second tries again behind the other: flushing and compacting do not hinder one another.
 //!
+//! Each commit says what it does in a signed statement that names the one before ([`statement`]).
+//!
 //! Every [`CHECKPOINT_COMMITS`] commits the state is written down whole ([`checkpoint`]): opening a table costs its
 //! files and the commits since, however long its history is.
 //!
@@ -19,6 +21,7 @@
 
 mod action;
 mod checkpoint;
+pub(crate) mod statement;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -28,9 +31,11 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use action::{Action, CommitInfo, Format, Metadata, Protocol, Remove, TxnAction};
+use action::{Action, Format, Metadata, Protocol, Remove, TxnAction};
 pub use action::{Add, FileStatistics};
-pub(crate) use action::{CONTENT_TAG, SHA256_TAG};
+pub(crate) use action::{CONTENT_TAG, Proof, SHA256_TAG};
+pub(crate) use checkpoint::{Hint, PROOF_FOLDER};
+use statement::{COMMIT_SCHEMA, CommitStatement, FileStatement, PositionStatement};
 
 use crate::error::Error;
 use crate::store::Store;
@@ -40,7 +45,7 @@ use crate::table::Table;
 const LOG_READS_AT_ONCE: u64 = 16;
 
 /// Where the log of a table lies, below the table's folder.
-const LOG_FOLDER: &str = "_delta_log";
+pub(crate) const LOG_FOLDER: &str = "_delta_log";
 
 /// What a reader and a writer of our tables must know.
 const PROTOCOL: Protocol = Protocol { min_reader_version: 1, min_writer_version: 2 };
@@ -68,6 +73,8 @@ pub struct Snapshot {
     pub positions: BTreeMap<String, u64>,
     /// The table's schema, as it was last defined.
     metadata: Option<Metadata>,
+    /// Hash of the newest commit's statement, which the next one names.
+    head: Option<String>,
 }
 
 impl Snapshot {
@@ -221,7 +228,7 @@ impl DeltaTable {
                 return Ok(Outcome::Overtaken);
             }
             let version = self.snapshot.version.map_or(0, |version| version + 1);
-            let body = self.entry(&changes, now)?;
+            let body = self.entry(version, &changes, now)?;
             let path = self.entry_path(version);
             let broken = runtime::failpoint::is_broken("archive-without-put-if-absent");
             let mode = if broken { PutMode::Overwrite } else { PutMode::Create };
@@ -272,9 +279,38 @@ impl DeltaTable {
         Ok(doomed.len() as u64)
     }
 
-    fn entry(&self, changes: &Changes, now: DateTime<Utc>) -> Result<Bytes, Error> {
-        let millis = now.timestamp_millis();
-        let mut actions = vec![Action::CommitInfo(CommitInfo::new(changes.operation.as_str(), millis))];
+    fn entry(&self, version: u64, changes: &Changes, now: DateTime<Utc>) -> Result<Bytes, Error> {
+        let actions = self.actions(changes, now.timestamp_millis());
+        let lines: Vec<Vec<u8>> = actions.iter().map(serde_json::to_vec).collect::<Result<_, _>>()?;
+        let statement = CommitStatement {
+            schema: COMMIT_SCHEMA.to_owned(),
+            table: self.table.name.to_owned(),
+            version,
+            previous: self.snapshot.head.clone(),
+            timestamp: now.timestamp_millis(),
+            operation: changes.operation.as_str().to_owned(),
+            engine: concat!("harrier/", env!("CARGO_PKG_VERSION")).to_owned(),
+            public_key: self.store.signer().map(|signer| signer.public_key().to_hex()),
+            add: changes.add.iter().filter_map(FileStatement::of).collect(),
+            remove: changes.remove.clone(),
+            positions: changes
+                .positions
+                .iter()
+                .map(|(source, from, next)| PositionStatement { source: source.clone(), from: *from, next: *next })
+                .collect(),
+            lines: lines.iter().map(|line| statement::sha256(line)).collect(),
+        };
+        let mut body = statement::first_line(&statement, statement::signed(&statement, &self.store)?)?;
+        body.push(b'\n');
+        for line in lines {
+            body.extend(line);
+            body.push(b'\n');
+        }
+        Ok(body.into())
+    }
+
+    fn actions(&self, changes: &Changes, millis: i64) -> Vec<Action> {
+        let mut actions = Vec::new();
         if self.snapshot.metadata.is_none() {
             actions.push(Action::Protocol(PROTOCOL));
             actions.push(Action::Metadata(self.metadata(millis)));
@@ -292,12 +328,7 @@ impl DeltaTable {
                 data_change: changes.operation == Operation::Write,
             }));
         }
-        let mut body = Vec::new();
-        for action in &actions {
-            serde_json::to_writer(&mut body, action)?;
-            body.push(b'\n');
-        }
-        Ok(body.into())
+        actions
     }
 
     fn metadata(&self, millis: i64) -> Metadata {
@@ -338,7 +369,8 @@ fn apply_action(snapshot: &mut Snapshot, action: Action) -> Result<(), ()> {
         }
         Action::Protocol(protocol) if protocol.min_reader_version > PROTOCOL.min_reader_version => return Err(()),
         Action::Metadata(metadata) => snapshot.metadata = Some(metadata),
-        Action::Protocol(_) | Action::CommitInfo(_) | Action::Unknown(_) => {}
+        Action::CommitInfo(info) => snapshot.head = info.proof.map(|proof| statement::hash(&proof.statement)),
+        Action::Protocol(_) | Action::Unknown(_) => {}
     }
     Ok(())
 }

@@ -2,4 +2,5 @@
 
 mod archiver;
 mod compaction;
+mod verify;
 mod world;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use archive::Store;
 use archive::archiver::{Archiver, Settings};
+use archive::signer::Signer;
 use archive::sql::Sql;
 use chrono::{DateTime, Utc};
 use runtime::clock::Clock;
@@ -39,7 +40,7 @@ impl World {
     }
 
     pub fn store(&self) -> Store {
-        Store::folder(&self.folder.join("archive")).unwrap()
+        Store::folder(&self.folder.join("archive")).unwrap().signed_by(Signer::open(&self.folder).unwrap())
     }
 
     pub fn archiver(&self, settings: Settings) -> Archiver {
