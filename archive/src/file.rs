@@ -67,9 +67,7 @@ impl FileWriter {
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         self.content.add_batch(batch)?;
         for (name, range) in &mut self.ranges {
-            let times =
-                batch.column_by_name(name).and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-            let Some(times) = times else { continue };
+            let Some(times) = time_column(batch, name) else { continue };
             let (Some(least), Some(greatest)) = (min(times), max(times)) else { continue };
             let (known_least, known_greatest) = range.unwrap_or((least, greatest));
             *range = Some((least.min(known_least), greatest.max(known_greatest)));
@@ -196,6 +194,22 @@ pub(crate) fn is_sorted(table: &Table, metadata: &ParquetMetaData) -> bool {
     })
 }
 
+/// The columns of these names that are text; nothing for one that the file does not have.
+pub(crate) fn text_columns<'b, const N: usize>(
+    batch: &'b RecordBatch,
+    names: [&str; N],
+) -> [Option<&'b StringArray>; N] {
+    names.map(|name| batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref()))
+}
+
+/// The column of that name, if it holds moments.
+pub(crate) fn time_column<'b>(
+    batch: &'b RecordBatch,
+    name: &str,
+) -> Option<&'b arrow::array::PrimitiveArray<TimestampMicrosecondType>> {
+    batch.column_by_name(name)?.as_primitive_opt()
+}
+
 /// Reads text columns of a whole table, row by row; null reads as empty. Partition columns come from the commit.
 pub(crate) async fn read_text_columns<const N: usize>(
     delta: &DeltaTable,
@@ -208,8 +222,7 @@ pub(crate) async fn read_text_columns<const N: usize>(
         let mask = ProjectionMask::columns(builder.parquet_schema(), names);
         for batch in builder.with_projection(mask).build()? {
             let batch = batch?;
-            let columns: [Option<&StringArray>; N] =
-                names.map(|name| batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref()));
+            let columns = text_columns(&batch, names);
             for row in 0..batch.num_rows() {
                 rows.push(std::array::from_fn(|index| match columns[index] {
                     Some(column) if column.is_valid(row) => column.value(row).to_owned(),

@@ -11,6 +11,7 @@
 //!
 //! One archiver works on a log at a time (a lease); were two to overlap, the positions let only one commit.
 
+mod derive;
 mod evidence;
 mod feed;
 mod standing;
@@ -31,7 +32,7 @@ use crate::error::Error;
 use crate::file;
 use crate::rows::Rows;
 use crate::store::Store;
-use crate::table::{EVIDENCE, FINDINGS, TABLES, Table};
+use crate::table::{EVENTS, EVIDENCE, FINDINGS, TABLES, Table};
 use evidence::KnownEvidence;
 use feed::{Batch, News};
 use standing::Standing;
@@ -174,8 +175,12 @@ impl Archiver {
 
     async fn open(&self) -> Result<Vec<Writer>, Error> {
         let mut writers = Vec::with_capacity(TABLES.len());
+        let events = DeltaTable::open(self.store.clone(), &EVENTS).await?;
         for table in TABLES {
-            let delta = DeltaTable::open(self.store.clone(), table).await?;
+            let mut delta = DeltaTable::open(self.store.clone(), table).await?;
+            if table.is_derived() && delta.snapshot().version.is_none() && events.snapshot().version.is_some() {
+                derive::begin(&mut delta, &events, self.clock.now()).await?;
+            }
             writers.push(Writer::new(delta, &*self.log).await?);
         }
         Ok(writers)
@@ -214,7 +219,9 @@ impl Archiver {
                 let next = least.entry((writer.table().topic, source.partition)).or_insert(source.committed);
                 *next = source.committed.min(*next);
                 if writer.table().topic == Topic::Verdicts {
-                    least.insert((Topic::Records, source.partition), source.records_committed);
+                    let records = (Topic::Records, source.partition);
+                    let next = least.entry(records).or_insert(source.records_committed);
+                    *next = source.records_committed.min(*next);
                 }
             }
         }

@@ -13,6 +13,7 @@ pub static COVERAGE: Table = Table {
     bloom_filters: &[],
     topic: Topic::Coverage,
     sorted_by: &["window_start", "feed"],
+    rows_of_event: None,
 };
 
 fn columns() -> Vec<Column> {

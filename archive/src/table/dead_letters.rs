@@ -13,6 +13,7 @@ pub static DEAD_LETTERS: Table = Table {
     bloom_filters: &[],
     topic: Topic::DeadLetters,
     sorted_by: &["received_time", "place"],
+    rows_of_event: None,
 };
 
 fn columns() -> Vec<Column> {

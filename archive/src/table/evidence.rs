@@ -13,6 +13,7 @@ pub static EVIDENCE: Table = Table {
     bloom_filters: &["finding_id", "event_id"],
     topic: Topic::Findings,
     sorted_by: &["finding_id", "event_id"],
+    rows_of_event: None,
 };
 
 fn columns() -> Vec<Column> {

@@ -14,6 +14,7 @@ pub static FINDING_REVISIONS: Table = Table {
     bloom_filters: &["id"],
     topic: Topic::Findings,
     sorted_by: &["updated", "id", "revision"],
+    rows_of_event: None,
 };
 
 /// The columns are those of `findings`.

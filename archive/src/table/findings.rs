@@ -14,6 +14,7 @@ pub static FINDINGS: Table = Table {
     bloom_filters: &[],
     topic: Topic::Findings,
     sorted_by: &["first_event", "id"],
+    rows_of_event: None,
 };
 
 /// The column that holds the finding whole, from which the archiver starts again.

@@ -2,5 +2,6 @@
 
 mod archiver;
 mod compaction;
+mod tables;
 mod verify;
 mod world;
