@@ -35,6 +35,23 @@ pub enum Error {
         "the table {table} has read up to offset {position} of {topic}/{partition}, but the log ends at {end}: the log is older than the archive"
     )]
     LogBehind { table: &'static str, topic: &'static str, partition: u32, position: u64, end: u64 },
+    /// A file does not hold the rows that its commit says: it was altered, or the disk has. Restore it from a copy.
+    #[error("{path} does not hold what its commit says: it is damaged or was altered")]
+    Altered { path: String },
+    /// A merged file does not hold what the files did that it was made of: a defect of ours. It was not committed.
+    #[error("{path} does not hold the rows of the files it was made of, and was not committed")]
+    Unequal { path: String },
+    /// A file was written by a newer harrier: it has a column that this one would lose.
+    #[error(
+        "{path} has a column `{column}` that this harrier does not know: use the harrier that wrote it, or a newer one"
+    )]
+    UnknownColumn { path: String, column: String },
+    /// A file's rows are not in the order that it says.
+    #[error("the rows of {path} are not in the order that the file says")]
+    Unsorted { path: String },
+    /// A column is of a type that no table has.
+    #[error("the column `{column}` is of a type that no table has")]
+    ColumnType { column: String },
     /// A log entry could not be written as JSON: a defect of ours.
     #[error("a commit could not be written: {0}")]
     Json(#[from] serde_json::Error),

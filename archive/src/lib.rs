@@ -4,13 +4,17 @@
 //! datafusion.
 
 pub mod archiver;
+pub mod compactor;
+mod content;
 pub mod delta;
 mod error;
 mod file;
 mod rows;
+pub mod signer;
 pub mod sql;
 mod store;
 pub mod table;
+pub mod verify;
 
 pub use error::Error;
 pub use store::Store;

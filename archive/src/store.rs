@@ -1,4 +1,4 @@
-//! Where the archive's files lie: a folder, or anything else that `object_store` speaks to.
+//! Where the archive's files lie: a folder, or anything else that `object_store` speaks to; and who signs for them.
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
 use crate::error::Error;
+use crate::signer::Signer;
 
 /// A store, and what makes its files durable. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -15,13 +16,23 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     /// The folder of a local store. Object stores acknowledge only what is durable; a file system does not.
     folder: Option<Arc<PathBuf>>,
+    signer: Option<Arc<Signer>>,
 }
 
 impl Store {
     /// A folder, which must exist.
     pub fn folder(path: &FilePath) -> Result<Store, Error> {
         let objects = Arc::new(LocalFileSystem::new_with_prefix(path)?);
-        Ok(Store { objects, folder: Some(Arc::new(path.to_owned())) })
+        Ok(Store { objects, folder: Some(Arc::new(path.to_owned())), signer: None })
+    }
+
+    /// Whoever commits through this store signs.
+    pub fn signed_by(self, signer: Signer) -> Store {
+        Store { signer: Some(Arc::new(signer)), ..self }
+    }
+
+    pub(crate) fn signer(&self) -> Option<&Signer> {
+        self.signer.as_deref()
     }
 
     pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {

@@ -51,6 +51,8 @@ pub enum Command {
     Backfill(Backfill),
     /// Ask the archive in SQL.
     Sql(Sql),
+    /// Prove that the archive is whole, compact it, or get a record back as it was received.
+    Archive(Archive),
     /// List findings, or show one.
     Findings(Findings),
     /// What happened around a user, address, session, finding or incident.
@@ -234,6 +236,42 @@ pub enum Format {
     Ndjson,
     Csv,
     Parquet,
+}
+
+#[derive(Debug, Args)]
+pub struct Archive {
+    #[command(subcommand)]
+    pub action: ArchiveAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ArchiveAction {
+    /// Check every commit and file against what was signed, offline. Exits with 1 if anything is not as it was written.
+    Verify {
+        /// A head that was kept elsewhere, as this command prints them: without one, an archive that was brought back to an older state
+        /// looks whole. Repeatable.
+        #[arg(long = "head", value_name = "HASH")]
+        heads: Vec<String>,
+        /// Keys that commits may be signed with. Without one the key that lies in the data folder, which proves little to
+        /// others: whoever can alter the archive can replace it. Repeatable.
+        #[arg(long = "public-key", value_name = "FILE")]
+        public_keys: Vec<PathBuf>,
+    },
+    /// Make large files of small ones now, beside a running service or without one.
+    Compact,
+    /// Tables with their files, rows and bytes.
+    Stats,
+    /// The bytes of a record, exactly as received, on stdout.
+    Raw {
+        /// The record's id.
+        id: String,
+        /// Only of this tenant.
+        #[arg(long)]
+        tenant: Option<Tenant>,
+        /// Of several contents under one id the one whose SHA-256 begins so.
+        #[arg(long, value_name = "HEX", default_value = "")]
+        sha256: String,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -158,7 +158,7 @@ impl Core {
         make_private_folder(&config.data_dir)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let log = open_log(&config)?;
-        let store = archive::Store::folder(&folder)?;
+        let store = archive::Store::folder(&folder)?.signed_by(signer(&config)?);
         metrics.engine.rules_loaded.with(["enabled"]).set_count(rules.rules().len() as u64);
         for rule in rules.rules() {
             metrics.begin(&[("rule", &rule.id), ("level", rule.level.as_str())]);
@@ -174,6 +174,11 @@ impl Core {
         let settings = Settings { flush_interval: self.config.archive.flush_interval, ..Settings::default() };
         Archiver::new(self.log.clone(), self.store.clone(), self.clock.clone(), settings, self.metrics.clone())
     }
+}
+
+/// Who signs the archive's commits; the key is made when it is first needed.
+pub fn signer(config: &Config) -> Result<archive::signer::Signer, ConfigurationError> {
+    archive::signer::Signer::open(&config.data_dir).map_err(|error| ConfigurationError(error.to_string()))
 }
 
 /// Whether there is a log to open without making one.

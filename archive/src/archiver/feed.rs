@@ -11,6 +11,9 @@ use crate::error::Error;
 use crate::rows::Rows;
 use crate::table::{self, FINDING_REVISIONS, Table};
 
+/// About what a row takes that does not hold the record.
+const DERIVED_ROW_BYTES: usize = 512;
+
 /// What one read of one partition gave, still as it lay in the log.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -65,7 +68,7 @@ pub(super) fn decode(table: &'static Table, batch: Batch, rows: &mut Rows, news:
             let verdicts = verdicts(partition, message)?;
             // Each stretch of records is let go as soon as it is in columns.
             let records = records.get_mut(index).map(std::mem::take).unwrap_or_default();
-            events(&records, &verdicts, rows).map_err(|at| damaged(Topic::Records, partition, at))?;
+            events(table, &records, &verdicts, rows).map_err(|at| damaged(Topic::Records, partition, at))?;
         } else {
             other(table, message, rows, news).ok_or(damaged(table.topic, partition, message.offset))?;
         }
@@ -104,9 +107,9 @@ fn other(table: &'static Table, message: &Message, rows: &mut Rows, news: &mut N
     Some(())
 }
 
-/// Joins records with their verdicts: a row for each that is admitted. Fails with the offset of the record that is not
+/// Joins records with their verdicts: the rows of each that is admitted. Fails with the offset of the record that is not
 /// what its verdict says.
-fn events(records: &[Message], verdicts: &Verdicts, rows: &mut Rows) -> Result<(), u64> {
+fn events(table: &Table, records: &[Message], verdicts: &Verdicts, rows: &mut Rows) -> Result<(), u64> {
     for (record, (offset, code)) in records.iter().zip(verdicts.each()) {
         if record.offset != offset {
             return Err(record.offset);
@@ -115,12 +118,19 @@ fn events(records: &[Message], verdicts: &Verdicts, rows: &mut Rows) -> Result<(
             Verdict::Admitted | Verdict::Variant => {
                 let received = record_of(record).ok_or(record.offset)?;
                 let event = Event::read(&received).map_err(|_| record.offset)?;
-                rows.push(&table::event_row(&event, &received), received.bytes.len());
+                push_event(table, &event, &received, rows);
             }
             Verdict::Duplicate | Verdict::Rejected | Verdict::Control => {}
         }
     }
     Ok(())
+}
+
+/// Appends what a table makes of a record.
+pub(super) fn push_event(table: &Table, event: &Event, received: &Received, rows: &mut Rows) {
+    let Some(rows_of_event) = table.rows_of_event else { return };
+    let bytes = if table.is_derived() { DERIVED_ROW_BYTES } else { received.bytes.len() };
+    rows_of_event(event, received, &mut |row| rows.push(&row, bytes));
 }
 
 fn record_of(message: &Message) -> Option<Received> {

@@ -11,6 +11,7 @@
 //!
 //! One archiver works on a log at a time (a lease); were two to overlap, the positions let only one commit.
 
+mod derive;
 mod evidence;
 mod feed;
 mod standing;
@@ -21,17 +22,17 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStoreExt, PutPayload};
 use runtime::clock::Clock;
 use runtime::log::{Consumer, Input, Lease, Log, Topic, Txn};
 use runtime::shutdown::Shutdown;
 
+use crate::compactor::{Compactor, Plan};
 use crate::delta::{Add, Changes, DeltaTable, Outcome};
 use crate::error::Error;
 use crate::file;
 use crate::rows::Rows;
 use crate::store::Store;
-use crate::table::{EVIDENCE, FINDINGS, TABLES, Table};
+use crate::table::{EVENTS, EVIDENCE, FINDINGS, TABLES, Table};
 use evidence::KnownEvidence;
 use feed::{Batch, News};
 use standing::Standing;
@@ -56,11 +57,20 @@ pub struct Settings {
     /// Or until so many bytes of raw records are held. Memory is about three times this: columns that have grown, and
     /// the file being written.
     pub flush_bytes: usize,
+    /// When small files become large ones.
+    pub compaction: Plan,
+    /// How often tables are looked at for that.
+    pub compaction_interval: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { flush_interval: Duration::from_secs(30), flush_bytes: 64 * 1024 * 1024 }
+        Settings {
+            flush_interval: Duration::from_secs(30),
+            flush_bytes: 64 * 1024 * 1024,
+            compaction: Plan::default(),
+            compaction_interval: Duration::from_secs(60),
+        }
     }
 }
 
@@ -120,7 +130,18 @@ impl Archiver {
             shutdown.sleep(RETRY_WAIT).await;
             return Ok(());
         }
-        let mut writers = self.open().await?;
+        let writers = self.open().await?;
+        let (store, clock, metrics) = (self.store.clone(), self.clock.clone(), self.metrics.clone());
+        let compactor = Compactor::new(store, clock, metrics, self.settings.compaction);
+        let compactor = compactor.every(self.settings.compaction_interval);
+        // Whoever writes compacts beside it, and no longer than it writes.
+        tokio::select! {
+            done = self.keep_up(writers, lease, shutdown) => done,
+            never = compactor.run() => match never {},
+        }
+    }
+
+    async fn keep_up(&self, mut writers: Vec<Writer>, lease: &Lease, shutdown: &Shutdown) -> Result<(), Error> {
         let mut renewed = tokio::time::Instant::now();
         loop {
             if renewed.elapsed() > LEASE_HOLD / 4 {
@@ -154,8 +175,12 @@ impl Archiver {
 
     async fn open(&self) -> Result<Vec<Writer>, Error> {
         let mut writers = Vec::with_capacity(TABLES.len());
+        let events = DeltaTable::open(self.store.clone(), &EVENTS).await?;
         for table in TABLES {
-            let delta = DeltaTable::open(self.store.clone(), table).await?;
+            let mut delta = DeltaTable::open(self.store.clone(), table).await?;
+            if table.is_derived() && delta.snapshot().version.is_none() && events.snapshot().version.is_some() {
+                derive::begin(&mut delta, &events, self.clock.now()).await?;
+            }
             writers.push(Writer::new(delta, &*self.log).await?);
         }
         Ok(writers)
@@ -194,7 +219,9 @@ impl Archiver {
                 let next = least.entry((writer.table().topic, source.partition)).or_insert(source.committed);
                 *next = source.committed.min(*next);
                 if writer.table().topic == Topic::Verdicts {
-                    least.insert((Topic::Records, source.partition), source.records_committed);
+                    let records = (Topic::Records, source.partition);
+                    let next = least.entry(records).or_insert(source.records_committed);
+                    *next = source.records_committed.min(*next);
                 }
             }
         }
@@ -397,23 +424,9 @@ impl Writer {
         let files = rows.into_partitions().map(|(key, rows)| async move {
             let written =
                 tokio::task::spawn_blocking(move || file::write(table, rows)).await.map_err(|_| Error::Worker)??;
-            // Values are a tenant's name, whose alphabet is closed, and a date: never text of a record.
-            let folder: Vec<String> =
-                table.partition_columns.iter().zip(&key).map(|(column, value)| format!("{column}={value}")).collect();
-            let path = folder.into_iter().chain([format!("h-{name}.parquet")]).collect::<Vec<_>>().join("/");
-            let size = written.bytes.len() as u64;
-            self.delta.store().objects().put(&self.delta.location(&path), PutPayload::from(written.bytes)).await?;
-            let partition_values =
-                table.partition_columns.iter().map(|&column| column.to_owned()).zip(key.into_iter().map(Some));
-            Ok::<Add, Error>(Add {
-                path,
-                partition_values: partition_values.collect(),
-                size,
-                modification_time: now.timestamp_millis(),
-                data_change: true,
-                stats: Some(serde_json::to_string(&written.statistics)?),
-                tags: None,
-            })
+            let columns = table.partition_columns.iter().map(|&column| column.to_owned());
+            let partition_values = columns.zip(key.into_iter().map(Some)).collect();
+            file::put(&self.delta, "h", name, partition_values, written, now).await
         });
         futures::stream::iter(files).buffered(FILES_AT_ONCE).try_collect().await
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::content::Content;
+
 /// One line of a log entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,16 +24,22 @@ pub(super) enum Action {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct CommitInfo {
-    timestamp: i64,
-    operation: String,
-    engine_info: String,
+    pub(super) timestamp: i64,
+    pub(super) operation: String,
+    pub(super) engine_info: String,
+    /// Nothing in commits of others, and in ours from before they were proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) proof: Option<Proof>,
 }
 
-impl CommitInfo {
-    pub(super) fn new(timestamp: i64) -> CommitInfo {
-        let engine_info = concat!("harrier/", env!("CARGO_PKG_VERSION")).to_owned();
-        CommitInfo { timestamp, operation: "WRITE".into(), engine_info }
-    }
+/// A statement and its signature.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Proof {
+    /// JSON as text: what was signed, byte for byte.
+    pub(crate) statement: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signature: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,9 +89,34 @@ pub struct Add {
     pub data_change: bool,
     /// [`FileStatistics`] as JSON text, as the protocol has it.
     pub stats: Option<String>,
-    /// `sha256`: the file's hash.
+    /// [`SHA256_TAG`] and [`CONTENT_TAG`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, String>>,
+}
+
+/// The tag of a file that holds its hash.
+pub(crate) const SHA256_TAG: &str = "sha256";
+
+/// The tag of a file that holds the sum over its rows.
+pub(crate) const CONTENT_TAG: &str = "content";
+
+impl Add {
+    /// How many rows the file has, if its commit says so.
+    pub fn rows(&self) -> u64 {
+        let statistics = self.stats.as_deref().and_then(|text| serde_json::from_str::<FileStatistics>(text).ok());
+        statistics.map_or(0, |statistics| statistics.num_records)
+    }
+
+    /// The file's hash, if its commit says it.
+    pub(crate) fn sha256(&self) -> Option<&str> {
+        Some(self.tags.as_ref()?.get(SHA256_TAG)?)
+    }
+
+    /// What the file holds, if its commit says so.
+    pub(crate) fn content(&self) -> Option<Content> {
+        let statistics: FileStatistics = serde_json::from_str(self.stats.as_deref()?).ok()?;
+        Content::parse(self.tags.as_ref()?.get(CONTENT_TAG)?, statistics.num_records)
+    }
 }
 
 /// What a reader may know of a file without opening it.

@@ -6,7 +6,13 @@
 //! other learns it; a crash before the put leaves nothing but files that no log names; a crash after it leaves a
 //! commit. Each commit carries, as `txn` actions, how far into each topic partition the table has come: the data and the
 //! position are one, which is what makes the archive exactly once. A writer whose position is not the one it began
-//! from has been overtaken, and must start again from the table.
+//! from has been overtaken, and must start again from the table; so has one that wants to take out a file which is gone
+//! already. Whoever only came second tries again behind the other: flushing and compacting do not hinder one another.
+//!
+//! Each commit says what it does in a signed statement that names the one before ([`statement`]).
+//!
+//! Every [`CHECKPOINT_COMMITS`] commits the state is written down whole ([`checkpoint`]): opening a table costs its
+//! files and the commits since, however long its history is.
 //!
 //! # Why our own
 //!
@@ -14,27 +20,45 @@
 //! has the trial against the `deltalake` crate. Any Delta reader reads the result.
 
 mod action;
+mod checkpoint;
+pub(crate) mod statement;
 
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use action::{Action, CommitInfo, Format, Metadata, Protocol, Remove, TxnAction};
+use action::{Action, Format, Metadata, Protocol, Remove, TxnAction};
 pub use action::{Add, FileStatistics};
+pub(crate) use action::{CONTENT_TAG, Proof, SHA256_TAG};
+pub(crate) use checkpoint::{Hint, PROOF_FOLDER};
+use statement::{COMMIT_SCHEMA, CommitStatement, FileStatement, PositionStatement};
 
 use crate::error::Error;
 use crate::store::Store;
 use crate::table::Table;
 
 /// How many log entries are read at once when a table is opened. Object stores answer in tens of milliseconds each.
-const LOG_READS_AT_ONCE: usize = 16;
+const LOG_READS_AT_ONCE: u64 = 16;
+
+/// Where the log of a table lies, below the table's folder.
+pub(crate) const LOG_FOLDER: &str = "_delta_log";
+
+/// What a reader and a writer of our tables must know.
+const PROTOCOL: Protocol = Protocol { min_reader_version: 1, min_writer_version: 2 };
 
 /// Largest log entry that is read. Ours name at most some thousand files; a damaged or foreign one must not take the memory.
 const LOG_ENTRY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// The state is written down whole after so many commits: what a reader has to read besides, and what a table of a
+/// hundred thousand files costs a writer again and again, meet about here.
+const CHECKPOINT_COMMITS: u64 = 100;
+
+/// How often a commit is tried behind those of others. Two write beside one another; ten times in a row is no accident.
+const COMMIT_TRIES_MAX: usize = 10;
 
 /// What a table holds at one version.
 #[derive(Clone, Debug, Default)]
@@ -47,13 +71,44 @@ pub struct Snapshot {
     pub removed: HashMap<String, i64>,
     /// How far into each source the table has come: the next offset, by source name.
     pub positions: BTreeMap<String, u64>,
-    /// Whether the table has its protocol and schema.
-    defined: bool,
+    /// The table's schema, as it was last defined.
+    metadata: Option<Metadata>,
+    /// Hash of the newest commit's statement, which the next one names.
+    head: Option<String>,
+}
+
+impl Snapshot {
+    /// Whether what these changes rest on still holds.
+    fn allows(&self, changes: &Changes) -> bool {
+        let stands = |(source, from, _): &(String, u64, u64)| self.positions.get(source).copied().unwrap_or(0) == *from;
+        changes.positions.iter().all(stands) && changes.remove.iter().all(|path| self.files.contains_key(path))
+    }
+}
+
+/// What a commit is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Operation {
+    /// Rows come, or are replaced by newer ones.
+    #[default]
+    Write,
+    /// The same rows in other files.
+    Optimize,
+}
+
+impl Operation {
+    /// The name that other readers of Delta tables know it by.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Write => "WRITE",
+            Operation::Optimize => "OPTIMIZE",
+        }
+    }
 }
 
 /// What one commit changes.
 #[derive(Debug, Default)]
 pub struct Changes {
+    pub operation: Operation,
     pub add: Vec<Add>,
     /// Paths of files to take out.
     pub remove: Vec<String>,
@@ -65,7 +120,8 @@ pub struct Changes {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     Committed,
-    /// Another writer has committed meanwhile. Nothing of ours happened; the snapshot is now theirs.
+    /// Another writer has done this already, or has changed what it rests on. Nothing of ours happened; the snapshot is
+    /// now theirs.
     Overtaken,
 }
 
@@ -104,65 +160,99 @@ impl DeltaTable {
 
     /// Reads the commits since the snapshot.
     pub async fn refresh(&mut self) -> Result<(), Error> {
-        let from = self.snapshot.version.map_or(0, |version| version + 1);
-        let folder = Path::from_iter([self.table.name, "_delta_log"]);
-        let listed: Vec<_> = self.store.objects().list(Some(&folder)).try_collect().await?;
-        let mut versions: Vec<(u64, Path)> = Vec::new();
-        for entry in listed {
-            let name = entry.location.filename().unwrap_or_default();
-            let Some(version) = name.strip_suffix(".json").and_then(|digits| digits.parse::<u64>().ok()) else {
-                continue;
-            };
-            if version >= from {
-                if entry.size > LOG_ENTRY_BYTES_MAX {
-                    return Err(Error::damaged(self.table.name, version));
-                }
-                versions.push((version, entry.location));
-            }
+        if let Some(version) = self.snapshot.version {
+            return self.follow(version + 1, 1).await;
         }
-        versions.sort_unstable_by_key(|(version, _)| *version);
-        let mut entries = futures::stream::iter(versions.into_iter().enumerate().map(|(index, (version, path))| {
-            let store = self.store.objects().clone();
-            async move {
-                // A hole means that the newest entries are not visible yet, or that the log was tampered with.
-                let bytes = store.get(&path).await?.bytes().await?;
-                Ok::<_, object_store::Error>((from + index as u64 == version, version, bytes))
-            }
-        }))
-        .buffered(LOG_READS_AT_ONCE);
-        while let Some((contiguous, version, bytes)) = entries.try_next().await? {
-            if !contiguous {
-                return Err(Error::damaged(self.table.name, version));
-            }
-            apply(&mut self.snapshot, version, &bytes).map_err(|()| Error::damaged(self.table.name, version))?;
+        if let Some(snapshot) = checkpoint::newest(self).await? {
+            let next = snapshot.version.map_or(0, |version| version + 1);
+            self.snapshot = snapshot;
+            return self.follow(next, LOG_READS_AT_ONCE).await;
+        }
+        self.follow(0, LOG_READS_AT_ONCE).await?;
+        if self.snapshot.version.is_none() && self.has_log().await? {
+            // The table was made this moment, or its log has lost its beginning: it is not an empty table.
+            self.follow(0, LOG_READS_AT_ONCE).await?;
+            self.snapshot.version.ok_or_else(|| Error::damaged(self.table.name, 0))?;
         }
         Ok(())
     }
 
-    /// Commits, if nobody else has since the snapshot and the positions are still where this commit starts from.
+    /// Reads entries from this version on, some at once, to the first that is not there.
+    async fn follow(&mut self, mut next: u64, mut at_once: u64) -> Result<(), Error> {
+        loop {
+            let reads = (next..next + at_once).map(|version| self.read_entry(version));
+            let entries = futures::future::try_join_all(reads).await?;
+            let holds_later = entries.iter().rposition(Option::is_some);
+            for (index, entry) in entries.into_iter().enumerate() {
+                let entry = match entry {
+                    // One that came while the others were read; or else a hole: somebody has taken it away.
+                    None if holds_later.is_some_and(|last| index < last) => self.read_entry(next).await?,
+                    entry => entry,
+                };
+                let Some(bytes) = entry else {
+                    return match holds_later {
+                        Some(last) if index < last => Err(Error::damaged(self.table.name, next)),
+                        _ => Ok(()),
+                    };
+                };
+                apply(&mut self.snapshot, next, &bytes).map_err(|()| Error::damaged(self.table.name, next))?;
+                next += 1;
+            }
+            at_once = LOG_READS_AT_ONCE;
+        }
+    }
+
+    /// The entry of a version, if there is one.
+    async fn read_entry(&self, version: u64) -> Result<Option<Bytes>, Error> {
+        match self.store.objects().get(&self.entry_path(version)).await {
+            Ok(found) if found.meta.size > LOG_ENTRY_BYTES_MAX => Err(Error::damaged(self.table.name, version)),
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn has_log(&self) -> Result<bool, Error> {
+        let folder = Path::from_iter([self.table.name, LOG_FOLDER]);
+        Ok(self.store.objects().list(Some(&folder)).try_next().await?.is_some())
+    }
+
+    fn entry_path(&self, version: u64) -> Path {
+        Path::from_iter([self.table.name, LOG_FOLDER, &format!("{version:020}.json")])
+    }
+
+    /// Commits, if the positions are still where this commit starts from and the files that it takes out are there.
     pub async fn commit(&mut self, changes: Changes, now: DateTime<Utc>) -> Result<Outcome, Error> {
-        for (source, from, _) in &changes.positions {
-            if self.snapshot.positions.get(source).copied().unwrap_or(0) != *from {
+        for _ in 0..COMMIT_TRIES_MAX {
+            if !self.snapshot.allows(&changes) {
                 return Ok(Outcome::Overtaken);
             }
+            let version = self.snapshot.version.map_or(0, |version| version + 1);
+            let body = self.entry(version, &changes, now)?;
+            let path = self.entry_path(version);
+            let broken = runtime::failpoint::is_broken("archive-without-put-if-absent");
+            let mode = if broken { PutMode::Overwrite } else { PutMode::Create };
+            let options = PutOptions { mode, ..PutOptions::default() };
+            match self.store.objects().put_opts(&path, PutPayload::from(body.clone()), options).await {
+                Ok(_) => {
+                    self.store.make_durable(vec![path]).await?;
+                    apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
+                    if version > 0 && version.is_multiple_of(CHECKPOINT_COMMITS) {
+                        self.write_checkpoint(now).await;
+                    }
+                    return Ok(Outcome::Committed);
+                }
+                Err(object_store::Error::AlreadyExists { .. }) => self.refresh().await?,
+                Err(error) => return Err(error.into()),
+            }
         }
-        let version = self.snapshot.version.map_or(0, |version| version + 1);
-        let body = self.entry(&changes, now)?;
-        let path = Path::from_iter([self.table.name, "_delta_log", &format!("{version:020}.json")]);
-        let broken = runtime::failpoint::is_broken("archive-without-put-if-absent");
-        let mode = if broken { PutMode::Overwrite } else { PutMode::Create };
-        let options = PutOptions { mode, ..PutOptions::default() };
-        match self.store.objects().put_opts(&path, PutPayload::from(body.clone()), options).await {
-            Ok(_) => {
-                self.store.make_durable(vec![path]).await?;
-                apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
-                Ok(Outcome::Committed)
-            }
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                self.refresh().await?;
-                Ok(Outcome::Overtaken)
-            }
-            Err(error) => Err(error.into()),
+        Ok(Outcome::Overtaken)
+    }
+
+    /// A checkpoint saves work and decides nothing: the commit stands without it.
+    async fn write_checkpoint(&self, now: DateTime<Utc>) {
+        if let Err(error) = checkpoint::write(self, now).await {
+            tracing::warn!(event = "archive_checkpoint", table = self.table.name, error = %error);
         }
     }
 
@@ -189,11 +279,40 @@ impl DeltaTable {
         Ok(doomed.len() as u64)
     }
 
-    fn entry(&self, changes: &Changes, now: DateTime<Utc>) -> Result<Bytes, Error> {
-        let millis = now.timestamp_millis();
-        let mut actions = vec![Action::CommitInfo(CommitInfo::new(millis))];
-        if !self.snapshot.defined {
-            actions.push(Action::Protocol(Protocol { min_reader_version: 1, min_writer_version: 2 }));
+    fn entry(&self, version: u64, changes: &Changes, now: DateTime<Utc>) -> Result<Bytes, Error> {
+        let actions = self.actions(changes, now.timestamp_millis());
+        let lines: Vec<Vec<u8>> = actions.iter().map(serde_json::to_vec).collect::<Result<_, _>>()?;
+        let statement = CommitStatement {
+            schema: COMMIT_SCHEMA.to_owned(),
+            table: self.table.name.to_owned(),
+            version,
+            previous: self.snapshot.head.clone(),
+            timestamp: now.timestamp_millis(),
+            operation: changes.operation.as_str().to_owned(),
+            engine: concat!("harrier/", env!("CARGO_PKG_VERSION")).to_owned(),
+            public_key: self.store.signer().map(|signer| signer.public_key().to_hex()),
+            add: changes.add.iter().filter_map(FileStatement::of).collect(),
+            remove: changes.remove.clone(),
+            positions: changes
+                .positions
+                .iter()
+                .map(|(source, from, next)| PositionStatement { source: source.clone(), from: *from, next: *next })
+                .collect(),
+            lines: lines.iter().map(|line| statement::sha256(line)).collect(),
+        };
+        let mut body = statement::first_line(&statement, statement::signed(&statement, &self.store)?)?;
+        body.push(b'\n');
+        for line in lines {
+            body.extend(line);
+            body.push(b'\n');
+        }
+        Ok(body.into())
+    }
+
+    fn actions(&self, changes: &Changes, millis: i64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.snapshot.metadata.is_none() {
+            actions.push(Action::Protocol(PROTOCOL));
             actions.push(Action::Metadata(self.metadata(millis)));
         }
         for (source, _, next) in &changes.positions {
@@ -206,15 +325,10 @@ impl DeltaTable {
             actions.push(Action::Remove(Remove {
                 path: path.clone(),
                 deletion_timestamp: Some(millis),
-                data_change: true,
+                data_change: changes.operation == Operation::Write,
             }));
         }
-        let mut body = Vec::new();
-        for action in &actions {
-            serde_json::to_writer(&mut body, action)?;
-            body.push(b'\n');
-        }
-        Ok(body.into())
+        actions
     }
 
     fn metadata(&self, millis: i64) -> Metadata {
@@ -230,27 +344,34 @@ impl DeltaTable {
     }
 }
 
-/// Applies one log entry. Actions that this harrier does not know are left alone, as the protocol says for version 1.
+/// Applies one log entry.
 fn apply(snapshot: &mut Snapshot, version: u64, entry: &[u8]) -> Result<(), ()> {
     for line in entry.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice(line).map_err(|_| ())? {
-            Action::Add(add) => {
-                snapshot.removed.remove(&add.path);
-                snapshot.files.insert(add.path.clone(), add);
-            }
-            Action::Remove(remove) => {
-                snapshot.files.remove(&remove.path);
-                snapshot.removed.insert(remove.path, remove.deletion_timestamp.unwrap_or(0));
-            }
-            Action::Txn(txn) => {
-                snapshot.positions.insert(txn.app_id, u64::try_from(txn.version).map_err(|_| ())?);
-            }
-            Action::Protocol(protocol) if protocol.min_reader_version > 1 => return Err(()),
-            Action::Metadata(_) => snapshot.defined = true,
-            Action::Protocol(_) | Action::CommitInfo(_) | Action::Unknown(_) => {}
-        }
+        apply_action(snapshot, serde_json::from_slice(line).map_err(|_| ())?)?;
     }
     snapshot.version = Some(version);
+    Ok(())
+}
+
+/// Applies one action. Those that this harrier does not know are left alone, as the protocol says for version 1.
+fn apply_action(snapshot: &mut Snapshot, action: Action) -> Result<(), ()> {
+    match action {
+        Action::Add(add) => {
+            snapshot.removed.remove(&add.path);
+            snapshot.files.insert(add.path.clone(), add);
+        }
+        Action::Remove(remove) => {
+            snapshot.files.remove(&remove.path);
+            snapshot.removed.insert(remove.path, remove.deletion_timestamp.unwrap_or(0));
+        }
+        Action::Txn(txn) => {
+            snapshot.positions.insert(txn.app_id, u64::try_from(txn.version).map_err(|_| ())?);
+        }
+        Action::Protocol(protocol) if protocol.min_reader_version > PROTOCOL.min_reader_version => return Err(()),
+        Action::Metadata(metadata) => snapshot.metadata = Some(metadata),
+        Action::CommitInfo(info) => snapshot.head = info.proof.map(|proof| statement::hash(&proof.statement)),
+        Action::Protocol(_) | Action::Unknown(_) => {}
+    }
     Ok(())
 }
 

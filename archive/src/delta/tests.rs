@@ -21,7 +21,7 @@ fn add(path: &str) -> Add {
 }
 
 fn changes(path: &str, from: u64, next: u64) -> Changes {
-    Changes { add: vec![add(path)], remove: vec![], positions: vec![("p".into(), from, next)] }
+    Changes { add: vec![add(path)], positions: vec![("p".into(), from, next)], ..Changes::default() }
 }
 
 fn files(table: &DeltaTable) -> Vec<&str> {
@@ -92,6 +92,7 @@ async fn vacuum_takes_what_left_the_table_long_ago_and_nothing_else() {
             add: vec![add(&format!("{path}.parquet"))],
             remove,
             positions: vec![("p".into(), next - 1, next)],
+            ..Changes::default()
         };
         writer.commit(changes, long_ago).await.unwrap();
     }
@@ -103,4 +104,66 @@ async fn vacuum_takes_what_left_the_table_long_ago_and_nothing_else() {
     assert!(left("live.parquet") && left("orphan.parquet") && !left("old.parquet"));
     assert_eq!(writer.vacuum(Utc::now() + TimeDelta::hours(1)).await.unwrap(), 1, "the orphan, once it is old");
     assert!(left("live.parquet"));
+}
+
+#[tokio::test]
+async fn who_came_second_commits_behind_the_first_unless_what_it_rests_on_has_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = open(&folder).await;
+    for name in ["a", "b"] {
+        let next = writer.snapshot().positions.get("p").copied().unwrap_or(0);
+        writer.commit(changes(name, next, next + 1), Utc::now()).await.unwrap();
+    }
+    let merged = |to: &str| Changes {
+        operation: Operation::Optimize,
+        add: vec![add(to)],
+        remove: vec!["a".into(), "b".into()],
+        positions: vec![],
+    };
+    let (mut compactor, mut late) = (open(&folder).await, open(&folder).await);
+    assert_eq!(writer.commit(changes("c", 2, 3), Utc::now()).await.unwrap(), Outcome::Committed);
+    assert_eq!(compactor.commit(merged("ab"), Utc::now()).await.unwrap(), Outcome::Committed, "behind c");
+    assert_eq!(writer.commit(changes("d", 3, 4), Utc::now()).await.unwrap(), Outcome::Committed, "behind ab");
+    assert_eq!(late.commit(merged("again"), Utc::now()).await.unwrap(), Outcome::Overtaken, "a and b are gone");
+    assert_eq!(files(&open(&folder).await), ["ab", "c", "d"]);
+    let entry = std::fs::read_to_string(folder.path().join("evidence/_delta_log/00000000000000000003.json")).unwrap();
+    assert!(
+        entry.contains(r#""operation":"OPTIMIZE""#) && entry.matches(r#""dataChange":false"#).count() == 2,
+        "{entry}"
+    );
+}
+
+#[tokio::test]
+async fn a_checkpoint_saves_reading_the_log_and_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = open(&folder).await;
+    for version in 0..=CHECKPOINT_COMMITS + 2 {
+        let remove = (version > 0 && version % 3 == 0).then(|| format!("f{}", version - 1)).into_iter().collect();
+        let tags = Some(BTreeMap::from([("sha256".to_owned(), format!("{version:x}"))]));
+        let stats = Some(r#"{"numRecords":1}"#.to_owned());
+        let new = Add { tags, stats, ..add(&format!("f{version}")) };
+        let changes = Changes { remove, add: vec![new], ..changes("", version, version + 1) };
+        writer.commit(changes, Utc::now()).await.unwrap();
+    }
+    let log = folder.path().join("evidence/_delta_log");
+    let entry = |version: u64| log.join(format!("{version:020}.json"));
+    for version in 0..CHECKPOINT_COMMITS {
+        std::fs::rename(entry(version), folder.path().join(format!("kept-{version}"))).unwrap();
+    }
+    let reader = open(&folder).await;
+    let (written, read) = (writer.snapshot(), reader.snapshot());
+    assert_eq!(read.files, written.files);
+    assert_eq!((read.version, &read.positions, &read.removed), (written.version, &written.positions, &written.removed));
+    assert_eq!(read.metadata.as_ref().map(|m| &m.schema_string), written.metadata.as_ref().map(|m| &m.schema_string));
+    // What follows a checkpoint still must have no hole.
+    std::fs::rename(entry(CHECKPOINT_COMMITS + 1), folder.path().join("hole")).unwrap();
+    assert!(DeltaTable::open(Store::folder(folder.path()).unwrap(), &EVIDENCE).await.is_err());
+    std::fs::rename(folder.path().join("hole"), entry(CHECKPOINT_COMMITS + 1)).unwrap();
+    // A checkpoint that cannot be read is passed over, and then the log is needed from its start.
+    std::fs::write(log.join(format!("{CHECKPOINT_COMMITS:020}.checkpoint.parquet")), "damaged").unwrap();
+    assert!(DeltaTable::open(Store::folder(folder.path()).unwrap(), &EVIDENCE).await.is_err());
+    for version in 0..CHECKPOINT_COMMITS {
+        std::fs::rename(folder.path().join(format!("kept-{version}")), entry(version)).unwrap();
+    }
+    assert_eq!(open(&folder).await.snapshot().files, written.files);
 }

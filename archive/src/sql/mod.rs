@@ -37,6 +37,14 @@ pub struct Sql {
     store: Store,
 }
 
+/// A record as it was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRecord {
+    pub tenant: String,
+    pub sha256: String,
+    pub bytes: Vec<u8>,
+}
+
 /// Why a query gave no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -96,6 +104,24 @@ impl Sql {
         }
         writer.finish().map_err(DataFusionError::from)?;
         Ok(writer.into_inner())
+    }
+
+    /// The records of that id, each with its bytes as received: more than one, if an id came with different contents or
+    /// in several tenants.
+    pub async fn raw(&self, id: &str, tenant: Option<&str>) -> Result<Vec<RawRecord>, QueryError> {
+        let text = "SELECT tenant, raw FROM events WHERE id = $id AND ($tenant = '' OR tenant = $tenant) ORDER BY 1, 2";
+        let values = [("id", id), ("tenant", tenant.unwrap_or_default())];
+        let values: Vec<(&str, ScalarValue)> = values.map(|(name, value)| (name, ScalarValue::from(value))).into();
+        let mut records = Vec::new();
+        for batch in self.plan(text).await?.with_param_values(values)?.collect().await? {
+            let (tenants, raws) = (records::texts(&batch, "tenant")?, records::texts(&batch, "raw")?);
+            for row in 0..batch.num_rows() {
+                let bytes = raws.value(row).as_bytes().to_vec();
+                let sha256 = crate::delta::statement::sha256(&bytes);
+                records.push(RawRecord { tenant: tenants.value(row).to_owned(), sha256, bytes });
+            }
+        }
+        Ok(records)
     }
 
     async fn plan(&self, text: &str) -> Result<DataFrame, QueryError> {

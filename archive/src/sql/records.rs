@@ -103,7 +103,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a dyn Array, Query
     batch.column_by_name(name).map(|column| &**column).ok_or_else(|| damaged(name))
 }
 
-fn texts(batch: &RecordBatch, name: &str) -> Result<StringArray, QueryError> {
+pub(super) fn texts(batch: &RecordBatch, name: &str) -> Result<StringArray, QueryError> {
     let texts = cast(column(batch, name)?, &DataType::Utf8).map_err(DataFusionError::from)?;
     texts.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(|| damaged(name))
 }

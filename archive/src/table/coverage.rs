@@ -12,7 +12,8 @@ pub static COVERAGE: Table = Table {
     statistics: &[],
     bloom_filters: &[],
     topic: Topic::Coverage,
-    sorted_by: "window_start",
+    sorted_by: &["window_start", "feed"],
+    rows_of_event: None,
 };
 
 fn columns() -> Vec<Column> {

@@ -12,7 +12,8 @@ pub static DEAD_LETTERS: Table = Table {
     statistics: &[],
     bloom_filters: &[],
     topic: Topic::DeadLetters,
-    sorted_by: "received_time",
+    sorted_by: &["received_time", "place"],
+    rows_of_event: None,
 };
 
 fn columns() -> Vec<Column> {

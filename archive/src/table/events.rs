@@ -16,7 +16,8 @@ pub static EVENTS: Table = Table {
     statistics: &["event_time"],
     bloom_filters: &["id", "user_id", "client_ip", "session_id"],
     topic: Topic::Verdicts,
-    sorted_by: "event_time",
+    sorted_by: &["user_id", "event_time", "id"],
+    rows_of_event: Some(|event, received, push| push(row(event, received))),
 };
 
 fn columns() -> Vec<Column> {
@@ -30,7 +31,7 @@ fn columns() -> Vec<Column> {
     columns
 }
 
-pub(crate) fn row<'a>(event: &'a Event, received: &'a Received) -> Row<'a> {
+fn row<'a>(event: &'a Event, received: &'a Received) -> Row<'a> {
     let mut row: Row<'a> = event.values().map(Cell::Value).collect();
     // `raw` is not a value of the event: the bytes themselves are kept.
     row[field::RAW.index()] = Cell::Text(String::from_utf8_lossy(&received.bytes));

@@ -12,7 +12,8 @@ pub static EVIDENCE: Table = Table {
     statistics: &[],
     bloom_filters: &["finding_id", "event_id"],
     topic: Topic::Findings,
-    sorted_by: "finding_id",
+    sorted_by: &["finding_id", "event_id"],
+    rows_of_event: None,
 };
 
 fn columns() -> Vec<Column> {

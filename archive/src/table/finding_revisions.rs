@@ -13,7 +13,8 @@ pub static FINDING_REVISIONS: Table = Table {
     statistics: &["first_event"],
     bloom_filters: &["id"],
     topic: Topic::Findings,
-    sorted_by: "updated",
+    sorted_by: &["updated", "id", "revision"],
+    rows_of_event: None,
 };
 
 /// The columns are those of `findings`.

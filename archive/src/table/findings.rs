@@ -13,7 +13,8 @@ pub static FINDINGS: Table = Table {
     statistics: &["first_event"],
     bloom_filters: &[],
     topic: Topic::Findings,
-    sorted_by: "first_event",
+    sorted_by: &["first_event", "id"],
+    rows_of_event: None,
 };
 
 /// The column that holds the finding whole, from which the archiver starts again.

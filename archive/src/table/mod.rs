@@ -9,12 +9,15 @@ mod events;
 mod evidence;
 mod finding_revisions;
 mod findings;
+mod mail_items;
+mod sign_ins;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use chrono::{DateTime, NaiveDate, Utc};
+use schemas::envelope::Received;
 use schemas::field::Kind as FieldKind;
 use schemas::message::Topic;
-use schemas::{FIELDS, Value};
+use schemas::{Event, FIELDS, Value};
 use serde_json::json;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,16 +28,18 @@ pub use events::EVENTS;
 pub use evidence::EVIDENCE;
 pub use finding_revisions::FINDING_REVISIONS;
 pub use findings::FINDINGS;
+pub use mail_items::MAIL_ITEMS;
+pub use sign_ins::SIGN_INS;
 
 pub(crate) use coverage::row as coverage_row;
 pub(crate) use dead_letters::row as dead_letter_row;
-pub(crate) use events::row as event_row;
 pub(crate) use evidence::row as evidence_row;
 pub(crate) use finding_revisions::row as finding_revision_row;
 pub(crate) use findings::{FINDING_COLUMN, row as finding_row};
 
 /// Every table, in the order in which they are shown.
-pub static TABLES: &[&Table] = &[&EVENTS, &FINDINGS, &FINDING_REVISIONS, &EVIDENCE, &COVERAGE, &DEAD_LETTERS];
+pub static TABLES: &[&Table] =
+    &[&EVENTS, &MAIL_ITEMS, &SIGN_INS, &FINDINGS, &FINDING_REVISIONS, &EVIDENCE, &COVERAGE, &DEAD_LETTERS];
 
 /// One table.
 #[derive(Debug)]
@@ -50,8 +55,10 @@ pub struct Table {
     pub(crate) bloom_filters: &'static [&'static str],
     /// Where its rows come from.
     pub(crate) topic: Topic,
-    /// Rows of a file are sorted by this column.
-    pub(crate) sorted_by: &'static str,
+    /// Rows of a file are sorted by these columns.
+    pub(crate) sorted_by: &'static [&'static str],
+    /// The rows that an admitted record makes, for tables that are made from records.
+    pub(crate) rows_of_event: Option<RowsOfEvent>,
 }
 
 /// One column.
@@ -88,6 +95,9 @@ pub(crate) enum Cell<'a> {
     Bytes(&'a [u8]),
 }
 
+/// Calls back with each row that a record makes.
+pub(crate) type RowsOfEvent = for<'e> fn(&'e Event, &'e Received, &mut dyn FnMut(Row<'e>));
+
 /// A row, in the order of the table's columns.
 pub(crate) type Row<'a> = Vec<Cell<'a>>;
 
@@ -99,6 +109,11 @@ impl Table {
 
     pub(crate) fn is_partition(&self, name: &str) -> bool {
         self.partition_columns.contains(&name)
+    }
+
+    /// Whether it is made from records beside `events`.
+    pub(crate) fn is_derived(&self) -> bool {
+        self.rows_of_event.is_some() && self.name != EVENTS.name
     }
 
     /// The schema that SQL sees: all columns, in order.
@@ -232,7 +247,7 @@ mod tests {
         for table in TABLES {
             let names: Vec<_> = table.columns().iter().map(|column| column.name).collect();
             let mentioned = table.partition_columns.iter().chain(table.statistics).chain(table.bloom_filters);
-            for name in mentioned.chain([&table.sorted_by]) {
+            for name in mentioned.chain(table.sorted_by) {
                 assert!(names.contains(name), "{}.{name}", table.name);
             }
         }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod archive;
 mod backfill;
 mod check;
 mod dead_letters;
@@ -59,6 +60,7 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Import(options) => import::run(&global, &options, metrics).await,
         Command::Backfill(options) => backfill::run(&global, &options, metrics).await,
         Command::Sql(options) => sql::run(&global, &options).await,
+        Command::Archive(options) => archive::run(&global, &options, metrics).await,
         Command::Findings(options) => findings::run(&global, &options).await,
         Command::Timeline(options) => timeline::run(&global, &options).await,
         Command::Rules(options) => rules::run(&global, &options).await,
@@ -72,6 +74,6 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
 }
 
 /// The archive in the data folder.
-fn archive(global: &Global) -> anyhow::Result<archive::sql::Sql> {
-    Ok(archive::sql::Sql::open(&crate::services::config(global)?.data_dir)?)
+fn archive(global: &Global) -> anyhow::Result<::archive::sql::Sql> {
+    Ok(::archive::sql::Sql::open(&crate::services::config(global)?.data_dir)?)
 }

@@ -6,91 +6,16 @@ use std::time::Duration;
 use archive::Store;
 use archive::archiver::{Archiver, Settings};
 use archive::sql::Sql;
-use chrono::{DateTime, Utc};
 use runtime::clock::Clock;
 use runtime::log::embedded::Embedded;
-use runtime::log::{Consumer, Log, Output, To, Topic, Txn};
+use runtime::log::{Consumer, Log, To, Topic};
 use runtime::metrics::Metrics;
 use runtime::shutdown;
 use schemas::Finding;
-use schemas::envelope::{Envelope, Origin, Received};
 use schemas::finding::{Entity, Level, RuleReference, Status};
-use schemas::message::{DeadLetter, FindingMessage, Verdicts};
+use schemas::message::{DeadLetter, FindingMessage};
 
-struct World {
-    folder: tempfile::TempDir,
-    log: Arc<dyn Log>,
-}
-
-impl World {
-    fn new() -> World {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("archive")).unwrap();
-        let log: Arc<dyn Log> = Arc::new(Embedded::open(&folder.path().join("log.sqlite"), 2).unwrap());
-        World { folder, log }
-    }
-
-    fn archiver(&self, settings: Settings) -> Archiver {
-        let store = Store::folder(&self.folder.path().join("archive")).unwrap();
-        Archiver::new(self.log.clone(), store, Clock::system(), settings, Metrics::new("test"))
-    }
-
-    /// Archives all that is in the log.
-    async fn drain(&self) {
-        let (trigger, shutdown) = shutdown::channel();
-        trigger.stop();
-        self.archiver(Settings::default()).run(shutdown).await.unwrap();
-    }
-
-    async fn put(&self, outputs: Vec<Output>) {
-        self.log.commit(Txn { outputs, ..Txn::default() }).await.unwrap();
-    }
-
-    /// Records of one partition with their verdicts, as match would commit them.
-    async fn records(&self, partition: u32, records: &[(&str, char)]) {
-        let from = self.log.end(Topic::Records, partition).await.unwrap();
-        let mut outputs: Vec<Output> = records
-            .iter()
-            .map(|(record, _)| Output { topic: Topic::Records, to: To::Partition(partition), value: envelope(record) })
-            .collect();
-        let codes = records.iter().map(|(_, code)| code).collect();
-        let verdicts = Verdicts { partition, from, codes, gaps: Vec::new() };
-        outputs.push(json(Topic::Verdicts, To::Partition(partition), &verdicts));
-        self.put(outputs).await;
-    }
-
-    async fn lines(&self, query: &str) -> Vec<String> {
-        let sql = Sql::open(self.folder.path()).unwrap();
-        let bytes = sql.query_ndjson(query, &[]).await.unwrap();
-        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
-    }
-}
-
-fn json<T: serde::Serialize>(topic: Topic, to: To, message: &T) -> Output {
-    Output { topic, to, value: serde_json::to_vec(message).unwrap() }
-}
-
-fn moment(text: &str) -> DateTime<Utc> {
-    text.parse().unwrap()
-}
-
-fn envelope(record: &str) -> Vec<u8> {
-    let origin = Origin {
-        tenant: "t1".parse().unwrap(),
-        source: "import".into(),
-        content_type: String::new(),
-        blob_id: "f:1".into(),
-        received: moment("2026-11-22T10:00:00Z"),
-        notify: true,
-    };
-    Envelope::Record(Received { origin, bytes: record.as_bytes().to_vec() }).encode()
-}
-
-fn record(id: &str, time: &str) -> String {
-    format!(
-        r#"{{ "CreationTime":"{time}",  "Id":"{id}","Operation":"New-InboxRule","Parameters":[{{"Name":"ForwardTo","Value":"x@y.example"}}] }}"#
-    )
-}
+use crate::world::{World, json, moment, record};
 
 fn finding(id: &str, revision: u32, evidence: &[&str]) -> Finding {
     Finding {
@@ -223,7 +148,7 @@ async fn sql_reads_and_never_writes() {
     let world = World::new();
     world.records(0, &[(&record("a", "2026-11-22T10:00:00"), 'a')]).await;
     world.drain().await;
-    let sql = Sql::open(world.folder.path()).unwrap();
+    let sql = Sql::open(&world.folder).unwrap();
     for query in [
         "CREATE TABLE x AS SELECT 1",
         "DROP TABLE events",
@@ -248,7 +173,7 @@ async fn a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_ski
     world.records(0, &[(&record("a", "2026-11-22T10:00:00"), 'a')]).await;
     world.drain().await;
     let archiver = |log: Arc<dyn Log>| {
-        let store = Store::folder(&world.folder.path().join("archive")).unwrap();
+        let store = Store::folder(&world.folder.join("archive")).unwrap();
         Archiver::new(log, store, Clock::system(), Settings::default(), Metrics::new("test"))
     };
     let ended = || {
@@ -256,7 +181,7 @@ async fn a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_ski
         trigger.stop();
         shutdown
     };
-    let other: Arc<dyn Log> = Arc::new(Embedded::open(&world.folder.path().join("other.sqlite"), 2).unwrap());
+    let other: Arc<dyn Log> = Arc::new(Embedded::open(&world.folder.join("other.sqlite"), 2).unwrap());
     let refused = archiver(other).run(ended()).await.unwrap_err();
     assert!(matches!(refused, archive::Error::OtherLog { .. }), "{refused}");
 }

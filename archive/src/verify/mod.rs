@@ -1,0 +1,129 @@
+//! Whether the archive is what harrier wrote: whole, unaltered, nothing added. Needs no log and no network.
+//!
+//! Every commit is checked against its signed statement, and the statements against one another; every file against the
+//! hash in the statement that added it; and every file that lies there against the list of those that should. What is
+//! wrong is named: the file, and where in it, as far as that can be known.
+//!
+//! What cannot be seen from the archive alone is that its newest commits were taken away together with all that they
+//! added: what is left is whole, only older. Whoever keeps the hash of a statement elsewhere (a *head*) can ask for it.
+
+mod chain;
+mod fault;
+mod files;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use object_store::path::Path;
+
+use crate::error::Error;
+use crate::signer::PublicKey;
+use crate::store::Store;
+use crate::table::{TABLES, Table};
+use chain::Chain;
+pub use fault::{Fault, Kind};
+
+/// Faults that are told one by one. Beyond, they are counted: an archive of another key has one for every commit.
+const FAULTS_TOLD_MAX: usize = 100;
+
+/// A file of ours that no commit names is what a crash has left, until vacuum would have taken it.
+const LEFTOVER_AGE_MAX: TimeDelta = TimeDelta::hours(26);
+
+/// What to check with.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    pub store: Store,
+    /// Keys that commits may be signed with: more than one, if the key was changed.
+    pub keys: Vec<PublicKey>,
+    /// Heads that were kept elsewhere.
+    pub heads: Vec<String>,
+    pub now: DateTime<Utc>,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub tables: Vec<TableReport>,
+    /// In the order of tables, commits and files: the first is the first.
+    pub faults: Vec<Fault>,
+    /// Faults beyond those told.
+    pub more_faults: u64,
+}
+
+/// What was checked of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableReport {
+    pub name: &'static str,
+    pub commits: u64,
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that a crash has left: no commit names them, no reader sees them, and vacuum takes them.
+    pub leftovers: u64,
+    /// Commits from before harrier made statements, at the beginning: whole as far as they can be read, not proven.
+    pub unproven_commits: u64,
+    /// The newest statement's version and hash.
+    pub head: Option<(u64, String)>,
+    /// The newest version of which a head was given: at least so new the table is proven to be.
+    pub fresh_since: Option<u64>,
+}
+
+impl Report {
+    pub fn is_whole(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    fn add(&mut self, fault: Fault) {
+        if self.faults.len() < FAULTS_TOLD_MAX {
+            self.faults.push(fault);
+        } else {
+            self.more_faults += 1;
+        }
+    }
+}
+
+impl Verifier {
+    /// Checks everything.
+    pub async fn run(&self) -> Result<Report, Error> {
+        let mut report = Report::default();
+        let mut heads_missing = self.heads.clone();
+        for &table in TABLES {
+            let chain = self.table(table, &mut report).await?;
+            heads_missing.retain(|head| !chain.hashes.contains_key(head));
+        }
+        let top = self.store.objects().list_with_delimiter(None).await?;
+        let known = |path: &Path| TABLES.iter().any(|table| path.as_ref() == table.name);
+        let mut strange: Vec<Path> = top.common_prefixes.into_iter().filter(|path| !known(path)).collect();
+        strange.extend(top.objects.into_iter().map(|object| object.location));
+        strange.sort();
+        strange.into_iter().for_each(|path| report.add(Fault { file: path.to_string(), kind: Kind::Added }));
+        for head in heads_missing {
+            report.add(Fault { file: String::new(), kind: Kind::HeadMissing { head } });
+        }
+        Ok(report)
+    }
+
+    async fn table(&self, table: &'static Table, report: &mut Report) -> Result<Chain, Error> {
+        let mut chain = Chain::new(table);
+        let listed = files::list(&self.store, table).await?;
+        self.check_log(&mut chain, &listed, report).await?;
+        self.check_checkpoints(&chain, &listed, report).await?;
+        let (files, bytes, leftovers) = self.check_files(&chain, &listed, report).await?;
+        report.tables.push(TableReport {
+            name: table.name,
+            commits: chain.commits,
+            files,
+            bytes,
+            leftovers,
+            unproven_commits: chain.unproven,
+            head: chain.head.clone().zip(chain.newest).map(|(hash, version)| (version, hash)),
+            fresh_since: self.heads.iter().filter_map(|head| chain.hashes.get(head)).max().copied(),
+        });
+        Ok(chain)
+    }
+
+    /// Whether a statement is signed by one of the keys; what is wrong if not.
+    fn check_signature(&self, text: &str, signature: &str, public_key: Option<&str>) -> Option<Kind> {
+        let Some(key) = self.keys.iter().find(|key| Some(key.to_hex().as_str()) == public_key) else {
+            return Some(Kind::OtherKey { key: public_key.unwrap_or_default().to_owned() });
+        };
+        (!key.verifies(text, signature)).then_some(Kind::Forged)
+    }
+}

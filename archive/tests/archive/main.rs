@@ -1,0 +1,7 @@
+//! The archive from outside: one program, because linking the query engine is most of a test's build.
+
+mod archiver;
+mod compaction;
+mod tables;
+mod verify;
+mod world;

@@ -1,0 +1,133 @@
+//! `harrier archive`: is it whole, make it compact, give a record back.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use archive::Store;
+use archive::compactor::{Compactor, Plan};
+use archive::delta::DeltaTable;
+use archive::signer::{PUBLIC_KEY_FILE, PublicKey};
+use archive::table::TABLES;
+use archive::verify::{Report, Verifier};
+use chrono::Utc;
+use runtime::clock::Clock;
+use runtime::config::Config;
+use runtime::metrics::Metrics;
+
+use crate::cli::{self, ArchiveAction, Global};
+use crate::exit::Outcome;
+use crate::services;
+
+pub async fn run(global: &Global, options: &cli::Archive, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
+    let config = services::config(global)?;
+    match &options.action {
+        ArchiveAction::Verify { heads, public_keys } => verify(&config, heads, public_keys).await,
+        ArchiveAction::Compact => compact(&config, metrics).await,
+        ArchiveAction::Stats => stats(&config).await,
+        ArchiveAction::Raw { id, tenant, sha256 } => {
+            let tenant = tenant.as_ref().map(|tenant| tenant.as_str());
+            raw(&super::archive(global)?, id, tenant, &sha256.to_ascii_lowercase()).await
+        }
+    }
+}
+
+/// The archive's files. Not made, if they are not there.
+fn store(config: &Config) -> anyhow::Result<Store> {
+    let folder = config.data_dir.join("archive");
+    anyhow::ensure!(folder.is_dir(), "there is no archive in {}", config.data_dir.display());
+    Ok(Store::folder(&folder)?)
+}
+
+async fn verify(config: &Config, heads: &[String], public_keys: &[PathBuf]) -> anyhow::Result<Outcome> {
+    let store = store(config)?;
+    let own = [config.data_dir.join(PUBLIC_KEY_FILE)];
+    let files = if public_keys.is_empty() { &own[..] } else { public_keys };
+    let keys = files.iter().map(|file| PublicKey::read(file)).collect::<Result<_, _>>();
+    let keys = keys.context("no key to check signatures with: give one with --public-key")?;
+    if public_keys.is_empty() {
+        eprintln!("checked with the key beside the archive; give --public-key with a copy kept elsewhere");
+    }
+    let heads = heads.iter().map(|head| head.trim().to_ascii_lowercase()).collect();
+    let report = Verifier { store, keys, heads, now: Utc::now() }.run().await?;
+    print_report(&report, std::io::stdout().lock())?;
+    Ok(if report.is_whole() { Outcome::Done } else { Outcome::Incomplete })
+}
+
+fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
+    for fault in &report.faults {
+        writeln!(out, "{fault}")?;
+    }
+    if report.more_faults > 0 {
+        writeln!(out, "and {} more", report.more_faults)?;
+    }
+    for table in report.tables.iter().filter(|table| table.commits > 0) {
+        let head = table.head.as_ref().map_or("none", |(_, hash)| hash.as_str());
+        let mib = table.bytes as f64 / 1_048_576.0;
+        writeln!(out, "{}: {} commits, {} files, {mib:.1} MiB; head {head}", table.name, table.commits, table.files)?;
+        match table.fresh_since {
+            Some(version) => writeln!(out, "  freshness proven up to version {version}")?,
+            None => writeln!(out, "  freshness not proven")?,
+        }
+        if table.unproven_commits > 0 {
+            writeln!(out, "  the first {} commits are from before harrier signed: not proven", table.unproven_commits)?;
+        }
+        if table.leftovers > 0 {
+            writeln!(out, "  {} files that a crash has left; no reader sees them", table.leftovers)?;
+        }
+    }
+    writeln!(out, "{}", if report.is_whole() { "whole" } else { "NOT as harrier wrote it" })
+}
+
+async fn compact(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
+    let store = store(config)?.signed_by(services::signer(config)?);
+    // Now, whether or not something may still come.
+    let plan = Plan { rests_after: std::time::Duration::ZERO, ..Plan::default() };
+    let mut failures = 0;
+    for (table, done) in Compactor::new(store, Clock::system(), metrics, plan).all().await? {
+        failures += done.failures;
+        if done.merges > 0 {
+            let (files, merges) = (done.files_before, done.merges);
+            let (before, after) = (done.bytes_before, done.bytes_after);
+            println!("{}: {files} files of {before} bytes became {merges} of {after}", table.name);
+        }
+        if done.failures > 0 {
+            eprintln!("{}: {} partitions could not be compacted; see above", table.name, done.failures);
+        }
+    }
+    Ok(if failures == 0 { Outcome::Done } else { Outcome::Incomplete })
+}
+
+async fn stats(config: &Config) -> anyhow::Result<Outcome> {
+    let store = store(config)?;
+    println!("{:<18}  {:>8}  {:>8}  {:>12}  {:>14}", "table", "commits", "files", "rows", "bytes");
+    for &table in TABLES {
+        let delta = DeltaTable::open(store.clone(), table).await?;
+        let snapshot = delta.snapshot();
+        let (files, commits) = (snapshot.files.len(), snapshot.version.map_or(0, |version| version + 1));
+        let rows: u64 = snapshot.files.values().map(archive::delta::Add::rows).sum();
+        let bytes: u64 = snapshot.files.values().map(|add| add.size).sum();
+        println!("{:<18}  {commits:>8}  {files:>8}  {rows:>12}  {bytes:>14}", table.name);
+    }
+    Ok(Outcome::Done)
+}
+
+async fn raw(sql: &archive::sql::Sql, id: &str, tenant: Option<&str>, sha256: &str) -> anyhow::Result<Outcome> {
+    let mut records = sql.raw(id, tenant).await?;
+    records.retain(|record| record.sha256.starts_with(sha256));
+    match records.as_slice() {
+        [] => anyhow::bail!("no record has this id"),
+        [record] => {
+            std::io::stdout().write_all(&record.bytes)?;
+            Ok(Outcome::Done)
+        }
+        several => {
+            eprintln!("{} records have this id; choose with --tenant or --sha256:", several.len());
+            for record in several {
+                eprintln!("  --tenant {} --sha256 {}", record.tenant, record.sha256);
+            }
+            Ok(Outcome::Incomplete)
+        }
+    }
+}
