@@ -26,4 +26,5 @@ pub use envelope::Envelope;
 pub use event::{Defect, Event, Value};
 pub use field::{FIELDS, Field, FieldId};
 pub use finding::Finding;
+pub use normalise::operation::operation_key;
 pub use rule_book::{RuleBook, RuleText};

@@ -4,8 +4,12 @@
 
 use std::fmt;
 
-use super::condition::Occurs;
+use schemas::operation_key;
+
+use super::condition::{Occurs, OperationName};
 use super::model::{Kind, Rule};
+use super::pattern::fold_text;
+use super::report::distance;
 use super::set::RuleSet;
 
 /// Fields that records of many operations do not have, and why. As part of a group key they leave those records out.
@@ -36,9 +40,17 @@ pub enum NoteKind {
     AskedOfAll,
     /// No record is known to have the field.
     UnheardField(String),
+    /// An operation that records write otherwise, and how.
+    OtherwiseWritten(String, &'static str),
+    /// An operation that is nearly one that is known.
+    NearlyKnown(String, &'static str),
     /// A part of a correlation's key that many records do not have.
     KeyOftenMissing(String, &'static str),
 }
+
+/// Operations that records are known to have, as they write them: from real records and Microsoft's documentation. Far from
+/// all, so that one that is not among them is no mistake by itself.
+const OPERATIONS: &str = include_str!("operations.txt");
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,6 +62,10 @@ impl fmt::Display for Note {
             NoteKind::UnheardField(name) => {
                 write!(f, "no record is known to have '{name}': is it spelt as records do?")
             }
+            NoteKind::OtherwiseWritten(name, known) => {
+                write!(f, "no record has the Operation '{name}': records write '{known}'. Or ask operation_key")
+            }
+            NoteKind::NearlyKnown(name, known) => write!(f, "is the operation '{name}' meant to be '{known}'?"),
             NoteKind::KeyOftenMissing(name, why) => {
                 write!(f, "groups by '{name}', and records without it are left out: {why}")
             }
@@ -66,8 +82,9 @@ fn of_rule(rule: &Rule) -> Vec<Note> {
     let mut kinds = Vec::new();
     match &rule.kind {
         Kind::Detection(detection) => {
-            if detection.operations().is_none() {
-                kinds.push(NoteKind::AskedOfAll);
+            match detection.operations() {
+                None => kinds.push(NoteKind::AskedOfAll),
+                Some(names) => kinds.extend(names.iter().filter_map(misspelt)),
             }
             let unheard = detection.asks.iter().filter(|asked| asked.occurs == Occurs::Unheard);
             kinds.extend(unheard.map(|asked| NoteKind::UnheardField(asked.name.clone())));
@@ -82,6 +99,26 @@ fn of_rule(rule: &Rule) -> Vec<Note> {
     kinds.into_iter().map(note).collect()
 }
 
+/// A name that no record is known to have, if one that is known is like it.
+fn misspelt(name: &OperationName) -> Option<NoteKind> {
+    let (name, is_written) = match name {
+        OperationName::Written(name) => (name, true),
+        OperationName::Key(name) => (name, false),
+    };
+    let form = |known: &str| if is_written { fold_text(known) } else { operation_key(known) };
+    if OPERATIONS.lines().any(|known| form(known) == *name) {
+        return None;
+    }
+    let key = operation_key(name);
+    if let Some(known) = OPERATIONS.lines().find(|known| operation_key(known) == key) {
+        return Some(NoteKind::OtherwiseWritten(name.clone(), known));
+    }
+    // One letter, and not in the verb of a cmdlet: where there is Set-Mailbox there is Get-Mailbox.
+    let verb = |name: &str| name.split_once('-').map(|(verb, _)| verb.to_lowercase());
+    let known = OPERATIONS.lines().find(|known| distance(&form(known), name) == 1 && verb(known) == verb(name))?;
+    Some(NoteKind::NearlyKnown(name.clone(), known))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +129,10 @@ mod tests {
         let text = "title: A\nid: a\nlogsource: {product: m365}\ndetection: {s: {Zzz.Yyy: x, UserId: y}, condition: s}\n---\n\
                     title: B\nid: b\nlogsource: {product: m365}\ndetection: {s: {Operation: x}, condition: s}\n---\n\
                     title: C\nid: c\ncorrelation: {type: event_count, rules: [b], group-by: [user_id, session_id], \
-                    timespan: 1h, condition: {gte: 2}}\n";
+                    timespan: 1h, condition: {gte: 2}}\n---\n\
+                    title: D\nid: d\nlogsource: {product: m365}\ndetection:\n  s:\n    Operation: [Add member to role, \
+                    New-InboxRul, Get-Mailbox, UserLoggedIn, HardDelete]\n  t: {operation_key: [add member to role, senndas]}\n  \
+                    condition: s or t\n";
         let source = Source { file: "t.yml".into(), text: text.into() };
         let rules = RuleSet::load(vec![source], &Tuning::default()).unwrap_or_else(|errors| panic!("{errors}"));
         let notes: Vec<String> = notes(&rules).iter().map(Note::to_string).collect();
@@ -101,6 +141,9 @@ mod tests {
                 "t.yml:1: a: names no Operation, so every record is compared with it: name one where it is known",
                 "t.yml:1: a: no record is known to have 'Zzz.Yyy': is it spelt as records do?",
                 "t.yml:11: c: groups by 'session_id', and records without it are left out: only sign-ins and what is done with their tokens have one",
+                "t.yml:15: d: no record has the Operation 'add member to role': records write 'Add member to role.'. Or ask operation_key",
+                "t.yml:15: d: is the operation 'new-inboxrul' meant to be 'New-InboxRule'?",
+                "t.yml:15: d: is the operation 'senndas' meant to be 'SendAs'?",
             ]
         "#]]
         .assert_debug_eq(&notes);

@@ -36,9 +36,14 @@ pub(crate) fn record_type_name(event: &Event) -> Reading {
 /// The operation in the form that is compared.
 pub(crate) fn key(event: &Event) -> Reading {
     let Some(operation) = event.text(field::OPERATION) else { return Reading::Nothing };
+    Reading::Value(Value::Text(operation_key(operation)))
+}
+
+/// An operation for comparing, as [`field::OPERATION_KEY`] has it.
+pub fn operation_key(operation: &str) -> String {
     let trimmed = operation.trim();
     let bare = trimmed.strip_suffix('.').map(str::trim_end).filter(|bare| !bare.is_empty()).unwrap_or(trimmed);
-    Reading::Value(Value::Text(bare.chars().map(plain_dash).flat_map(char::to_lowercase).collect()))
+    bare.chars().map(plain_dash).flat_map(char::to_lowercase).collect()
 }
 
 /// Every dash as `-`. U+FFFD is what an en dash becomes in a pipeline that mistakes the encoding; no operation has
