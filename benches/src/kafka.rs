@@ -9,15 +9,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use runtime::log::kafka::{BROKERS_WITHIN, Kafka, Security, Settings};
-use runtime::log::{Consumer, Log, Output, ReadLimit, To, Topic, Txn};
-use schemas::envelope::{Envelope, Origin, Received};
-use schemas::json::{key_hash, key_id};
+use runtime::log::{Consumer, Log, Output, ReadLimit, Topic, Txn};
+use schemas::json::key_id;
 use schemas::message::FindingMessage;
+
+use crate::record::{imported, output};
 
 pub const PARTITIONS: u32 = 6;
 
@@ -88,29 +88,15 @@ impl Drop for Detectors {
     }
 }
 
-fn envelopes(file: &Path, records: usize) -> anyhow::Result<Vec<(u128, Vec<u8>)>> {
-    let tenant: schemas::tenant::Tenant = "t1".parse()?;
-    let lines = std::io::BufReader::new(std::fs::File::open(file)?).split(b'\n').take(records);
-    lines
-        .map(|line| {
-            let origin = Origin {
-                tenant: tenant.clone(),
-                source: "import".into(),
-                content_type: String::new(),
-                blob_id: "bench".into(),
-                received: DateTime::<Utc>::UNIX_EPOCH,
-                notify: true,
-            };
-            let received = Received { origin, bytes: line? };
-            let id = schemas::Event::read_head(&received)?.id;
-            Ok((key_hash(&["t1", &id]), Envelope::Record(received).encode()))
-        })
-        .collect()
+fn outputs(file: &Path, count: usize) -> anyhow::Result<Vec<Output>> {
+    let tenant = "t1".parse()?;
+    let lines = std::io::BufReader::new(std::fs::File::open(file)?).split(b'\n').take(count);
+    lines.map(|line| output(imported(&tenant, line?))).collect()
 }
 
 /// The same records judged by one detector and by several, and moved by librdkafka alone.
 pub fn detect(harrier: &Path, counts: &[u32], records: usize, file: &Path) -> anyhow::Result<()> {
-    let messages = envelopes(file, records)?;
+    let messages = outputs(file, records)?;
     let broker = Broker::start()?;
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     limit(&broker, &messages)?;
@@ -158,11 +144,9 @@ pub fn detector(harrier: &Path, config: &Path) -> anyhow::Result<Child> {
         .with_context(|| format!("cannot start {}", harrier.display()))
 }
 
-pub async fn fill(log: &dyn Log, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
+pub async fn fill(log: &dyn Log, messages: &[Output]) -> anyhow::Result<()> {
     for step in messages.chunks(STEP) {
-        let output =
-            |(key, value): &(u128, Vec<u8>)| Output { topic: Topic::Records, to: To::Key(*key), value: value.clone() };
-        log.commit(Txn { outputs: step.iter().map(output).collect(), ..Txn::default() }).await?;
+        log.commit(Txn { outputs: step.to_vec(), ..Txn::default() }).await?;
     }
     Ok(log.settle().await?)
 }
@@ -212,7 +196,7 @@ async fn standing(log: &dyn Log) -> anyhow::Result<(usize, String)> {
 }
 
 /// Producing and consuming the same messages with librdkafka alone: no transactions, nothing judged.
-fn limit(broker: &Broker, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
+fn limit(broker: &Broker, messages: &[Output]) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     // Makes the topics.
     drop(broker.open("limit", folder.path())?);
@@ -222,10 +206,9 @@ fn limit(broker: &Broker, messages: &[(u128, Vec<u8>)]) -> anyhow::Result<()> {
     config.set("message.max.bytes", "100000000").set("enable.partition.eof", "true").set("enable.auto.commit", "false");
     let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> = config.create()?;
     let began = Instant::now();
-    for (key, value) in messages {
-        let partition = (key % u128::from(PARTITIONS)) as i32;
+    for (partition, message) in (0..PARTITIONS as i32).cycle().zip(messages) {
         let mut record: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to("limit.records").partition(partition).payload(value.as_slice());
+            BaseRecord::to("limit.records").partition(partition).payload(message.value.as_slice());
         while let Err((_, back)) = producer.send(record) {
             std::thread::sleep(Duration::from_millis(1));
             record = back;

@@ -18,11 +18,9 @@ use chrono::{TimeDelta, Utc};
 use notify::Sink;
 use runtime::clock::Clock;
 use runtime::log::embedded::Embedded;
-use runtime::log::{Log, Output, ReadLimit, To, Topic, Txn};
+use runtime::log::{Log, ReadLimit, Topic, Txn};
 use runtime::metrics::Metrics;
 use runtime::shutdown;
-use schemas::envelope::{Envelope, Origin, Received};
-use schemas::json::key_hash;
 use schemas::message::FindingMessage;
 use schemas::tenant::Tenant;
 use schemas::{RuleBook, RuleText};
@@ -30,6 +28,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::kafka::Broker;
+use crate::record::{output, polled};
 
 /// How often a step of records is due.
 const BEAT: Duration = Duration::from_millis(50);
@@ -176,7 +175,7 @@ async fn send(
                 } else {
                     traffic.next().map(|record| record.json).unwrap_or_default()
                 };
-                outputs.push(output(tenant, json)?);
+                outputs.push(output(polled(tenant, "Audit.SharePoint", json.into_bytes()))?);
             }
             step += 1;
             beat();
@@ -192,21 +191,6 @@ fn marked(number: u32) -> String {
     format!(
         r#"{{"Id":"{number:08x}-0000-4000-8000-000000000000","CreationTime":"{now}","RecordType":14,"Workload":"OneDrive","Operation":"AnonymousLinkCreated","UserId":"marked-{number}@contoso.example","UserType":0,"ClientIP":"203.0.113.77","SiteUrl":"https://contoso.example/s","ObjectId":"https://contoso.example/s/a.xlsx"}}"#
     )
-}
-
-fn output(tenant: &Tenant, json: String) -> anyhow::Result<Output> {
-    let origin = Origin {
-        tenant: tenant.clone(),
-        source: "management_activity".into(),
-        content_type: "Audit.SharePoint".into(),
-        blob_id: "bench".into(),
-        received: Utc::now(),
-        notify: true,
-    };
-    let received = Received { origin, bytes: json.into_bytes() };
-    let id = schemas::Event::read_head(&received)?.id;
-    let to = To::Key(key_hash(&[tenant.as_str(), &id]));
-    Ok(Output { topic: Topic::Records, to, value: Envelope::Record(received).encode() })
 }
 
 /// The number of the marked record that a text speaks of.

@@ -9,7 +9,9 @@ mod import;
 mod kafka;
 mod latency;
 mod process;
+mod record;
 mod restore;
+mod rule_count;
 mod stage;
 
 use std::io::{BufWriter, Write};
@@ -50,6 +52,17 @@ enum What {
         rounds: u32,
         #[arg(long, default_value_t = 200_000)]
         records: usize,
+        file: PathBuf,
+    },
+    /// What a record costs on one thread by the number of rules, and what reading it costs alone.
+    RuleCount {
+        #[arg(long, value_delimiter = ',', default_value = "10,100,1000,3000")]
+        counts: Vec<u32>,
+        #[arg(long, default_value_t = 100_000)]
+        records: usize,
+        /// A folder to leave the rules in, for another engine.
+        #[arg(long)]
+        write: Option<PathBuf>,
         file: PathBuf,
     },
     /// Detectors on a real Kafka, one and several, and librdkafka alone on the same broker.
@@ -105,6 +118,7 @@ fn main() -> anyhow::Result<()> {
         What::Generate { records, users, seed, file } => generate(records, users, seed, &file),
         What::Import { harrier, rounds, file } => import::run(&harrier, rounds, &file),
         What::Match { rounds, records, file } => stage::matching(rounds, records, &file),
+        What::RuleCount { counts, records, write, file } => rule_count::run(&counts, records, write.as_deref(), &file),
         What::KafkaDetect { harrier, detectors, records, file } => kafka::detect(&harrier, &detectors, records, &file),
         What::Restore { harrier, backends, windowed, known } => restore::run(&harrier, &backends, windowed, known),
         What::Latency { backends, records_per_second, marked_every, seconds } => {

@@ -14,12 +14,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use detect::admit::Admit;
 use runtime::log::embedded::Embedded;
 use runtime::log::{Consumer, Input, Lease, Log, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
-use schemas::envelope::{Envelope, Origin, Received};
+use schemas::envelope::Envelope;
 use schemas::json::key_hash;
 use schemas::message::FindingMessage;
 
 use crate::kafka::{Broker, PARTITIONS, detector, judged};
 use crate::process::{peak_memory_kib, resident_kib};
+use crate::record::{output, polled};
 
 /// Accounts that an address failed on: one more makes a finding.
 const FAILURES: u32 = 3;
@@ -168,36 +169,19 @@ fn failures(address: u32, accounts: u32) -> anyhow::Result<Vec<Output>> {
     let [_, second, third, fourth] = address.to_be_bytes();
     // Spread over a week: windows of one moment are not what a tenant has.
     let at = (midnight() - TimeDelta::minutes(i64::from(address % 10_080))).format("%Y-%m-%dT%H:%M:%S");
+    let tenant = "t1".parse()?;
     (0..accounts)
         .map(|account| {
             let json = format!(
                 r#"{{"Id":"{address:08x}-0000-4000-8000-{account:012}","CreationTime":"{at}","RecordType":15,"Workload":"AzureActiveDirectory","Operation":"UserLoginFailed","ResultStatus":"Success","ErrorNumber":"50126","LogonError":"InvalidUserNameOrPassword","UserType":0,"UserId":"a{account}-{address}@contoso.example","ClientIP":"20.{second}.{third}.{fourth}"}}"#
             );
-            output(json.into_bytes())
+            output(polled(&tenant, "Audit.AzureActiveDirectory", json.into_bytes()))
         })
         .collect()
 }
 
 fn midnight() -> DateTime<Utc> {
     Utc::now().date_naive().and_time(chrono::NaiveTime::MIN).and_utc()
-}
-
-fn output(bytes: Vec<u8>) -> anyhow::Result<Output> {
-    let origin = Origin {
-        tenant: "t1".parse()?,
-        source: "management_activity".into(),
-        content_type: "Audit.AzureActiveDirectory".into(),
-        blob_id: "bench".into(),
-        received: Utc::now(),
-        notify: true,
-    };
-    let received = Received { origin, bytes };
-    let id = schemas::Event::read_head(&received)?.id;
-    Ok(Output {
-        topic: Topic::Records,
-        to: To::Key(key_hash(&["t1", &id])),
-        value: Envelope::Record(received).encode(),
-    })
 }
 
 async fn fill(log: &dyn Log, addresses: u32) -> anyhow::Result<()> {

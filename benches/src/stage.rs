@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use archive::Store;
 use archive::archiver::{Archiver, Settings};
-use chrono::{DateTime, Utc};
 use detect::matcher::Matcher;
 use detect::rule::{RuleSet, Source, Tuning};
 use runtime::clock::Clock;
@@ -17,24 +16,14 @@ use runtime::log::{Log, Output, To, Topic, Txn};
 use runtime::metrics::Metrics;
 use runtime::shutdown;
 use schemas::Event;
-use schemas::envelope::{Envelope, Origin, Received};
+use schemas::envelope::{Envelope, Received};
 use schemas::message::Verdicts;
 use schemas::tenant::Tenant;
 
+use crate::record::imported;
+
 /// Records of one step, as the services commit them.
 const STEP_RECORDS: usize = 2_000;
-
-fn received(tenant: &Tenant, line: &[u8]) -> Received {
-    let origin = Origin {
-        tenant: tenant.clone(),
-        source: "import".into(),
-        content_type: String::new(),
-        blob_id: "bench".into(),
-        received: DateTime::<Utc>::UNIX_EPOCH,
-        notify: true,
-    };
-    Received { origin, bytes: line.to_vec() }
-}
 
 fn lines(file: &Path) -> anyhow::Result<impl Iterator<Item = std::io::Result<Vec<u8>>>> {
     Ok(std::io::BufReader::new(std::fs::File::open(file)?).split(b'\n'))
@@ -44,7 +33,7 @@ fn lines(file: &Path) -> anyhow::Result<impl Iterator<Item = std::io::Result<Vec
 pub fn matching(rounds: u32, records: usize, file: &Path) -> anyhow::Result<()> {
     let tenant: Tenant = "t1".parse()?;
     let loaded: Vec<Received> =
-        lines(file)?.take(records).map(|line| Ok(received(&tenant, &line?))).collect::<std::io::Result<_>>()?;
+        lines(file)?.take(records).map(|line| Ok(imported(&tenant, line?))).collect::<std::io::Result<_>>()?;
     let sources = rules::pack().iter().map(|(file, text)| Source { file: (*file).into(), text: (*text).into() });
     let rules = RuleSet::load(sources.collect(), &Tuning::default()).map_err(|errors| anyhow::anyhow!("{errors}"))?;
     let count = rules.rules().len();
@@ -101,7 +90,7 @@ async fn fill(log: &dyn Log, file: &Path) -> anyhow::Result<u64> {
     let (mut step, mut records, mut partition) = (Vec::new(), 0, 0);
     let mut lines = lines(file)?.peekable();
     while let Some(line) = lines.next() {
-        let value = Envelope::Record(received(&tenant, &line?)).encode();
+        let value = Envelope::Record(imported(&tenant, line?)).encode();
         step.push(Output { topic: Topic::Records, to: To::Partition(partition), value });
         records += 1;
         if step.len() == STEP_RECORDS || lines.peek().is_none() {

@@ -4,8 +4,10 @@
 //! of arrival, any batching and any restart give the same ones.
 
 pub mod admit;
+pub mod backtest;
 pub mod correlate;
 mod decimal;
+pub mod explain;
 mod index;
 pub mod matcher;
 pub mod offline;

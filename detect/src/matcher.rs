@@ -1,5 +1,6 @@
 //! Match: one record against all rules. Stateless. Which detections hold is asked only of those that the index leaves
-//! ([`OperationIndex`]); [`Matcher::naive`] asks all of them, and both must put out the same.
+//! ([`Index`]), and only the rules made from one that holds are looked at; [`Matcher::naive`] asks all of them, and both
+//! must put out the same.
 //!
 //! What comes out carries everything correlate needs, so that a record is looked at once: the group key, the values an
 //! operator compares, the weight, the values shown. All of it is bounded, because records are written by attackers.
@@ -15,7 +16,7 @@ use schemas::path::{Path, Scalar};
 use schemas::tenant::Tenant;
 
 use crate::decimal::Decimal;
-use crate::index::OperationIndex;
+use crate::index::Index;
 use crate::rule::model::{Member, Reads};
 use crate::rule::predicate::Scratch;
 use crate::rule::{Kind, Rule, RuleSet};
@@ -44,9 +45,13 @@ pub struct Matcher {
     domains: BTreeMap<Tenant, Vec<String>>,
     /// The detection rules.
     detections: Vec<Arc<Rule>>,
-    index: OperationIndex,
+    index: Index,
     /// For each rule, which detections it is made from.
     parts: Vec<Parts>,
+    /// For each detection, the rules that are made from it.
+    users: Vec<Vec<usize>>,
+    /// The rules that learn from every record.
+    observers: Vec<usize>,
     /// Where mailbox owners are read from: Microsoft writes it, and no caller of a cmdlet can.
     owner: Path,
     mailbox: Path,
@@ -98,12 +103,18 @@ impl Matcher {
                 learn_from: of(&mut learn_from.iter()),
             },
         });
-        let parts = parts.collect();
-        let index = OperationIndex::new(detections.iter().filter_map(|rule| rule.detection()));
+        let parts: Vec<Parts> = parts.collect();
+        let mut users = vec![Vec::new(); detections.len()];
+        for (rule, parts) in parts.iter().enumerate() {
+            parts.members.iter().chain(&parts.learn_from).for_each(|position| users[*position].push(rule));
+        }
+        let learns = |(_, rule): &(usize, &Arc<Rule>)| rule.outside.is_some() && rule.generates;
+        let observers = rules.rules().iter().enumerate().filter(learns).map(|(at, _)| at).collect();
+        let index = Index::new(detections.iter().filter_map(|rule| rule.detection()));
         let lower = |names: Vec<String>| names.iter().map(|name| name.trim_matches('.').to_lowercase()).collect();
         let domains = domains.into_iter().map(|(tenant, names)| (tenant, lower(names))).collect();
         let (owner, mailbox) = (Path::parse("MailboxOwnerUPN"), Path::parse("MailboxGuid"));
-        Matcher { rules, domains, detections, index, parts, owner, mailbox }
+        Matcher { rules, domains, detections, index, parts, users, observers, owner, mailbox }
     }
 
     /// The rules it asks.
@@ -114,23 +125,30 @@ impl Matcher {
     /// Appends what the rules make of a record, in epoch 0: only the log knows which it is. Returns the ids of the correlations for which it counts nothing because
     /// it has no value for their group key, or none to compare.
     pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
-        self.judge(event, self.index.candidates(event).into_iter(), out)
+        let selected = self.selected(event, self.index.candidates(event).into_iter());
+        let mut rules = self.observers.clone();
+        let holds = selected.0.iter().zip(&self.users).filter(|(holds, _)| **holds);
+        rules.extend(holds.flat_map(|(_, users)| users));
+        rules.sort_unstable();
+        rules.dedup();
+        self.judge(event, &selected, rules.into_iter(), out)
     }
 
     /// The same, asking every rule: the meaning of [`Matcher::matches`], for comparing.
     pub fn naive(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
-        self.judge(event, 0..self.detections.len(), out)
+        let selected = self.selected(event, 0..self.detections.len());
+        self.judge(event, &selected, 0..self.parts.len(), out)
     }
 
     fn judge(
         &self,
         event: &Event,
-        candidates: impl Iterator<Item = usize>,
+        selected: &Selected,
+        rules: impl Iterator<Item = usize>,
         out: &mut Vec<MatchMessage>,
     ) -> Vec<String> {
         let mut dropped = Vec::new();
-        let selected = self.selected(event, candidates);
-        for (rule, parts) in self.rules.rules().iter().zip(&self.parts) {
+        for (rule, parts) in rules.map(|at| (&self.rules.rules()[at], &self.parts[at])) {
             if rule.outside.is_some() && rule.generates {
                 self.observe_owner(rule, event, out);
             }
@@ -184,6 +202,11 @@ impl Matcher {
 
     fn excludes(&self, rule_id: &str, event: &Event) -> bool {
         self.rules.exceptions(rule_id).iter().any(|exception| exception.excludes(event))
+    }
+
+    /// Whether a rule with `x-outside` leaves out a record, because no domain that it names is outside.
+    pub(crate) fn names_nothing_outside(&self, rule: &Rule, event: &Event) -> bool {
+        matches!(self.outside(rule, event), Outside::Nothing)
     }
 
     fn by_itself(&self, rule: &Rule, event: &Event, out: &mut Vec<MatchMessage>) {

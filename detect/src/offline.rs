@@ -38,6 +38,24 @@ impl<'r> Offline<'r> {
                 self.matcher.matches(&event, &mut found);
             }
         }
+        self.correlate(found);
+        Ok(())
+    }
+
+    /// Takes in records that have been admitted, each once: those of the archive. Nothing is remembered of them but what
+    /// rules make of them.
+    pub fn feed_admitted(&mut self, events: &[Event]) {
+        let mut found = Vec::new();
+        events.iter().for_each(|event| drop(self.matcher.matches(event, &mut found)));
+        self.correlate(found);
+    }
+
+    /// How many members, episodes and sightings it holds. Cost: the number of groups.
+    pub fn entries(&self) -> usize {
+        self.shards.values().map(Shard::entries).sum()
+    }
+
+    fn correlate(&mut self, found: Vec<MatchMessage>) {
         let mut matches: BTreeMap<(String, u128), (Vec<Match>, Vec<Observation>)> = BTreeMap::new();
         for message in found {
             match message {
@@ -64,7 +82,6 @@ impl<'r> Offline<'r> {
                 self.findings.insert((finding.tenant.clone(), finding.id.clone()), finding);
             }
         }
-        Ok(())
     }
 
     /// The findings that stand.

@@ -292,8 +292,44 @@ pub enum RulesAction {
     },
     /// Every rule: level, name, title.
     List,
+    /// Why a rule finds something in some records, or does not: line by line, and how far windows came.
+    Explain {
+        /// The rule's id or name.
+        rule: String,
+        /// A file with one record, or with several: lines of JSON, or an array.
+        #[arg(value_name = "RECORD.json")]
+        file: PathBuf,
+        /// The tenant's mail domains: what is not named is outside.
+        #[arg(long, value_delimiter = ',')]
+        domains: Vec<String>,
+    },
+    /// Judge the archive again, and say what is different from what stands there or from what other rules find.
+    Backtest(Backtest),
     /// Put these rules in force for every detector of the log, also if they were replaced before.
     Publish,
+}
+
+#[derive(Debug, Args)]
+pub struct Backtest {
+    /// Findings that begin from here on: RFC 3339, or so long ago, such as 30d [default: all of the archive].
+    #[arg(long, value_parser = moment)]
+    pub since: Option<DateTime<Utc>>,
+    /// Up to here; what goes on is cut off there.
+    #[arg(long, value_parser = moment)]
+    pub until: Option<DateTime<Utc>>,
+    /// Compare with these rules, a file or a folder, in the place of those beside the pack. Without it, with the findings
+    /// that stand in the archive.
+    #[arg(long, value_name = "OLD")]
+    pub against: Option<PathBuf>,
+    /// Only this tenant.
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// The tenant's mail domains, beside those of the configuration: those that its import was given.
+    #[arg(long, value_delimiter = ',', requires = "tenant")]
+    pub domains: Vec<String>,
+    /// Every finding that is not the same, as lines of JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

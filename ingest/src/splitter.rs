@@ -149,6 +149,11 @@ impl Splitter {
         self.summary.lone_values > 0 || self.place == Place::Value
     }
 
+    /// Whether an array has begun: what comes is no error envelope.
+    pub fn has_array(&self) -> bool {
+        self.summary.arrays > 0
+    }
+
     /// Takes the next bytes of the stream and hands on each element that ends in them.
     pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(Element<'_>)) {
         let Some(mut lead) = self.lead.take() else { return self.scan(bytes, sink) };

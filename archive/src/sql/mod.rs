@@ -6,6 +6,7 @@
 mod functions;
 pub mod output;
 mod provider;
+pub mod records;
 
 use std::path::Path;
 use std::sync::Arc;

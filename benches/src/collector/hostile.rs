@@ -24,9 +24,10 @@ use crate::faults::truth::Reader;
 const EVENTS_COUNT: &str = "SELECT count(*) FROM events WHERE source <> 'harrier'";
 
 /// How long everything may take to arrive.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(420);
-/// Nothing has changed for so long: nothing will. Longer than a sweep's interval and the longest wait at this pace.
-const QUIET: Duration = Duration::from_secs(100);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(1_200);
+/// Nothing has changed for so long: nothing will. Longer than two sweeps: a minute lies between them, and where every
+/// third page fails one takes minutes.
+const QUIET: Duration = Duration::from_secs(400);
 /// Between two looks at the archive, each of which is a process.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(20);

@@ -27,6 +27,8 @@ const WORDS_MAX: usize = 2_000;
 pub struct Detection {
     pub(super) logsource: Logsource,
     pub(super) searches: Vec<Search>,
+    /// What the searches are called, by position.
+    pub(super) names: Vec<String>,
     pub(super) condition: Condition,
     /// What Sigma filters take away from it, or leave.
     pub(super) filters: Vec<Filter>,
@@ -71,7 +73,7 @@ impl Detection {
             && self.filters.iter().all(|filter| filter.detection.condition_holds(event, scratch) == filter.include)
     }
 
-    fn condition_holds<'e>(&self, event: &'e Event, scratch: &mut Scratch<'e>) -> bool {
+    pub(super) fn condition_holds<'e>(&self, event: &'e Event, scratch: &mut Scratch<'e>) -> bool {
         let subject = Subject::Record(event);
         self.condition.holds(&mut |index| self.searches[index].matches(subject, scratch))
     }

@@ -12,7 +12,7 @@ use super::lists::Lists;
 use super::logsource::Logsource;
 use super::modifier::{self, How, Modifiers};
 use super::names;
-use super::predicate::{Field, FieldPath, Item, Members, Search, gathered};
+use super::predicate::{Field, FieldPath, Item, Members, Search, Written, gathered};
 use super::report::{Code, Problems};
 use super::value::{Target, compile};
 use super::yaml::{Entry, Node, Place, Value};
@@ -107,7 +107,9 @@ fn section(node: &Node, scope: &Scope<'_>, others: &[&str], problems: &mut Probl
     };
     let complete = problems.count() == before;
     let logsource = scope.logsource.clone();
-    let detection = |condition| Detection { logsource, searches, condition, filters: Vec::new(), asks: Vec::new() };
+    let names = names.into_iter().map(str::to_owned).collect();
+    let (filters, asks) = (Vec::new(), Vec::new());
+    let detection = |condition| Detection { logsource, searches, names, condition, filters, asks };
     condition.filter(|_| complete).map(detection)
 }
 
@@ -170,7 +172,8 @@ fn search(node: &Node, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option
 fn keyword(node: &Node, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option<Search> {
     let target = Target { name: None, field: None, values: Values::Same, scope };
     let test = compile(node, &Modifiers::default(), &target, problems)?;
-    Some(Search::Item(Item { field: None, tests: vec![test], all: false, negated: false }))
+    let written = Written::of("", [written(node)].into_iter());
+    Some(Search::Item(Item { written, field: None, tests: vec![test], all: false, negated: false }))
 }
 
 /// One line of a map: a field and its values, or `field[any]` and what one member of the list satisfies as a whole.
@@ -200,7 +203,8 @@ fn line(entry: &Entry, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option
     let inner = Scope { in_member: true, ..*scope };
     let search = search(&entry.value, &inner, problems)?;
     let path = schemas::path::Path::of_record(name);
-    (problems.count() == before).then(|| Search::Members(Box::new(Members { path, each, search })))
+    let written = entry.key.clone();
+    (problems.count() == before).then(|| Search::Members(Box::new(Members { written, path, each, search })))
 }
 
 impl Scope<'_> {
@@ -252,7 +256,17 @@ fn item(entry: &Entry, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option
     let tests = tests.into_iter().collect::<Option<Vec<_>>>()?;
     let tests = if modifiers.all { tests } else { gathered(tests) };
     let field = field.map(|(field, ..)| field);
-    Some(Item { field, tests, all: modifiers.all, negated: modifiers.negated })
+    let written = Written::of(&entry.key, nodes.iter().map(written));
+    Some(Item { written, field, tests, all: modifiers.all, negated: modifiers.negated })
+}
+
+/// A value as an explanation shows it.
+fn written(node: &Node) -> String {
+    match &node.value {
+        Value::Text { text, .. } => format!("'{text}'"),
+        Value::Null => "null".to_owned(),
+        _ => node.json().to_string(),
+    }
 }
 
 /// The values of a line, placeholders replaced.

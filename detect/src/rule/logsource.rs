@@ -65,6 +65,16 @@ impl Logsource {
             && self.sign_ins.is_none_or(|expected| expected == is_sign_in(event))
     }
 
+    /// What a record must be, in words; nothing where any record will do.
+    pub fn wants(&self) -> Option<String> {
+        let sign_ins = self.sign_ins.map(|wanted| if wanted { "sign-ins only" } else { "no sign-ins" });
+        let workloads = (!self.workloads.is_empty()).then(|| format!("Workload: {}", self.workloads.join(" or ")));
+        match (workloads, sign_ins) {
+            (Some(workloads), Some(sign_ins)) => Some(format!("{workloads}, {sign_ins}")),
+            (workloads, sign_ins) => workloads.or(sign_ins.map(str::to_owned)),
+        }
+    }
+
     /// Whether every record of another one is one of these: where a filter speaks of this, it speaks of those.
     pub fn includes(&self, other: &Logsource) -> bool {
         let workloads = self.workloads.is_empty()

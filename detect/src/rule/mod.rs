@@ -26,15 +26,17 @@ mod report;
 mod samples;
 mod set;
 pub mod text;
+pub(crate) mod trace;
 mod tuning;
 mod value;
 mod version;
+pub(crate) mod witness;
 mod yaml;
 
 pub use correlation::CORRELATION_TYPES;
 pub use lint::{Note, NoteKind, notes};
 pub use model::{Kind, Member, Operator, Rule};
 pub use modifier::MODIFIERS;
-pub use report::{Code, Report, RuleErrors};
+pub use report::{Code, Report, RuleErrors, nearest};
 pub use set::{RuleSet, Source};
 pub use tuning::{Exception, Tuning};

@@ -69,6 +69,13 @@ impl Pattern {
         self.tokens.iter().filter_map(char).collect()
     }
 
+    /// The longest text that stands in everything it matches; folded unless cased.
+    pub fn longest_literal(&self) -> String {
+        let runs = self.tokens.split(|token| !matches!(token, Token::Char(_)));
+        let longest = runs.max_by_key(|run| run.len()).unwrap_or_default();
+        Pattern { tokens: longest.to_vec(), cased: self.cased }.letters()
+    }
+
     /// Any run before it.
     pub fn with_run_before(mut self) -> Pattern {
         if self.tokens.first() != Some(&Token::Run) {

@@ -20,13 +20,13 @@ use super::condition::{OperationName, union};
 use super::pattern::{Pattern, fold, fold_text};
 
 /// A field of the record: the values of one path, or of several where a rule's dialect has one name for them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
     pub paths: Vec<FieldPath>,
 }
 
 /// One path, and its segments for reaching what lies deeper.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldPath {
     path: Path,
     segments: Vec<String>,
@@ -40,7 +40,7 @@ pub enum Subject<'e> {
 }
 
 impl<'e> Subject<'e> {
-    fn node(self) -> Node<'e> {
+    pub fn node(self) -> Node<'e> {
         match self {
             Subject::Record(event) => event.record(),
             Subject::Member(node) => node,
@@ -100,7 +100,8 @@ fn leaves<'a>(node: Node<'a>, segments: &[String], out: &mut Vec<Scalar<'a>>) {
 }
 
 impl Field {
-    fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
+    /// Appends the values; whether the field is there.
+    pub fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         let mut present = false;
         for path in &self.paths {
             present |= path.select(subject, out);
@@ -379,9 +380,29 @@ fn address(text: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
+/// Most values of a line that are kept as they are written: nobody reads more of them.
+const WRITTEN_MAX: usize = 8;
+
+/// A line as its author wrote it, lists in the place of their placeholders: what an explanation shows.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    pub key: String,
+    pub values: Vec<String>,
+    /// How many values there are beyond those kept.
+    pub more: usize,
+}
+
+impl Written {
+    pub fn of(key: &str, values: impl ExactSizeIterator<Item = String>) -> Written {
+        let more = values.len().saturating_sub(WRITTEN_MAX);
+        Written { key: key.to_owned(), values: values.take(WRITTEN_MAX).collect(), more }
+    }
+}
+
 /// One line of a selection.
 #[derive(Clone, Debug)]
 pub struct Item {
+    pub written: Written,
     /// None for keywords: every value of the record.
     pub field: Option<Field>,
     pub tests: Vec<Test>,
@@ -391,6 +412,13 @@ pub struct Item {
 }
 
 impl Item {
+    /// The values it looks at, and whether the field is there at all.
+    pub fn values<'e>(&self, subject: Subject<'e>) -> (Vec<Scalar<'e>>, bool) {
+        let mut values = Vec::new();
+        let present = self.field.as_ref().is_some_and(|field| field.select(subject, &mut values));
+        (values, present)
+    }
+
     pub fn matches<'e>(&self, subject: Subject<'e>, scratch: &mut Scratch<'e>) -> bool {
         let hit = match &self.field {
             Some(field) => {
@@ -441,6 +469,8 @@ pub enum Search {
 /// A search that one member of a list satisfies as a whole, or that each of them does.
 #[derive(Clone, Debug)]
 pub struct Members {
+    /// As its author wrote it: `Target[any]`.
+    pub written: String,
     pub path: Path,
     pub each: bool,
     pub search: Search,

@@ -29,7 +29,7 @@ use serde::Deserialize;
 
 use super::names;
 use super::pattern::Pattern;
-use super::predicate::{Field, FieldPath, Item, Number, Scratch, Subject, Test};
+use super::predicate::{Field, FieldPath, Item, Number, Scratch, Subject, Test, Written};
 use super::report::{Code, Problems, RuleErrors};
 use super::yaml::Place;
 
@@ -150,7 +150,8 @@ impl Tuning {
             let test =
                 |value: &String| Test::Text { pattern: Pattern::parse(value, false), number: Number::parse(value) };
             let tests = values.iter().map(test).collect();
-            let item = Item { field: Some(field), tests, all: false, negated: false };
+            let written = Written::of(name, values.iter().map(|value| format!("'{value}'")));
+            let item = Item { written, field: Some(field), tests, all: false, negated: false };
             let (rule, owner, reason) = (exception.rule.into_inner(), exception.owner, exception.reason);
             self.exceptions.push(Exception { rule, owner, reason, expires, place, item });
         }

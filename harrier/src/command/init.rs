@@ -15,6 +15,9 @@ use crate::cli::{CredentialKind, Global, Init, SinkChoice};
 use crate::exit::Outcome;
 use crate::show::shell_quoted;
 
+/// The exit code of a process that Ctrl-C has ended, as a shell tells it.
+const INTERRUPTED: i32 = 130;
+
 /// Where the configuration goes unless `--config` says otherwise.
 const CONFIG_DEFAULT: &str = "harrier.toml";
 
@@ -85,6 +88,7 @@ fn commands(tenant_id: &Guid, cloud: Cloud, kind: CredentialKind, file: &Path) -
         "  APP=$(az ad app create --display-name harrier --sign-in-audience AzureADMyOrg --query appId --output tsv)"
             .to_owned(),
     );
+    lines.push("  echo $APP".to_owned());
     lines.push("  az ad sp create --id $APP".to_owned());
     let role = format!(
         "$(az ad sp show --id {MANAGEMENT_APP_ID} --query \"appRoles[?value=='ActivityFeed.Read'].id\" --output tsv)"
@@ -107,7 +111,6 @@ fn commands(tenant_id: &Guid, cloud: Cloud, kind: CredentialKind, file: &Path) -
                 .to_owned(),
         ),
     }
-    lines.push("  echo $APP".to_owned());
     lines.push(
         "\nOnce, in Exchange Online PowerShell (nothing that happened before is recorded afterwards):\n".to_owned(),
     );
@@ -257,6 +260,15 @@ impl Hidden {
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
         tcsetattr(std::io::stdin(), OptionalActions::Now, &silent)?;
+        // Ctrl-C ends the process without dropping anything: a shell that shows nothing would be what is left.
+        let shown = Hidden(before.clone());
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                drop(shown);
+                eprintln!();
+                std::process::exit(INTERRUPTED);
+            }
+        });
         Ok(Hidden(before))
     }
 }

@@ -16,6 +16,7 @@ mod kafka;
 mod kill;
 mod operate;
 mod others_read_it;
+mod rules;
 mod sample;
 mod service;
 mod setup;

@@ -41,6 +41,8 @@ pub const NUMBERS: &[Aadsts] = &[
     entry(7_000_218, Mend::NewSecret, "the application showed no credential"),
     entry(700_027, Mend::UploadCertificate, "the certificate is not one of the application's, or has expired"),
     entry(7_000_214, Mend::UploadCertificate, "the certificate has been revoked"),
+    entry(7_000_277, Mend::UploadCertificate, "the certificate has been revoked"),
+    entry(1_000_502, Mend::UploadCertificate, "the certificate has expired, or is not valid yet"),
     entry(700_024, Mend::Clock, "the assertion is not valid at this time: the clock of this machine is wrong"),
     entry(700_023, Mend::Cloud, "the assertion was made for another token endpoint"),
     entry(700_021, Mend::ClientId, "the assertion was made for another application"),
@@ -53,13 +55,17 @@ pub const NUMBERS: &[Aadsts] = &[
     entry(7_000_229, Mend::ServicePrincipal, "the application was never added to this tenant"),
     entry(90_002, Mend::TenantId, "there is no tenant with this tenant_id in this cloud"),
     entry(900_023, Mend::TenantId, "tenant_id is neither a tenant's id nor its domain"),
-    entry(900_432, Mend::Cloud, "the application lives in another cloud than the tenant"),
-    entry(900_382, Mend::Cloud, "the tenant lives in another cloud"),
+    // Two numbers for one thing.
+    entry(900_432, Mend::Cloud, "application and tenant are in different clouds"),
+    entry(900_382, Mend::Cloud, "application and tenant are in different clouds"),
+    entry(90_038, Mend::Cloud, "the tenant is in another cloud than this token endpoint"),
     entry(65_001, Mend::Consent, "no administrator has consented to the application's permissions"),
-    entry(650_051, Mend::Consent, "the application asks for a permission that does not exist any more"),
+    entry(650_051, Mend::Consent, "the application asks for a permission that is invalid or out of date"),
     entry(500_011, Mend::ServicePrincipal, "the tenant does not know the API, or it belongs to another cloud"),
     entry(53_003, Mend::ConditionalAccess, "a Conditional Access policy keeps the application out"),
+    entry(530_032, Mend::ConditionalAccess, "a security policy of the tenant keeps the application out"),
     entry(90_033, Mend::Wait, "Microsoft's sign-in has a passing fault"),
+    entry(90_024, Mend::Wait, "Microsoft's sign-in has a passing fault"),
 ];
 
 /// The first of these numbers that is known.

@@ -7,6 +7,7 @@
 //! Local file systems only: SQLite's locks are not to be trusted over a network.
 
 mod process;
+mod state;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,11 +20,12 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Committed, Consumer, Input, Lease, Log, LogError, Message, Range, ReadLimit, StateChange, StateRow, Store, To,
-    Topic, Txn, Unusable, broken, partition_of,
+    Committed, Consumer, Input, Lease, Log, LogError, Message, Range, ReadLimit, StateRow, Store, To, Topic, Txn,
+    Unusable, broken, partition_of,
 };
+use state::State;
 
-const FORMAT: &str = "harrier-log/2";
+const FORMAT: &str = "harrier-log/3";
 
 /// Partitions of a new log. More than the cores of one host gains nothing, and every partition costs a lease, a worker
 /// and a share of each flush.
@@ -62,6 +64,7 @@ pub struct Embedded {
     writer: Option<mpsc::SyncSender<Request>>,
     thread: Option<std::thread::JoinHandle<()>>,
     readers: Arc<Readers>,
+    state: Arc<State>,
     appended: Arc<Notify>,
 }
 
@@ -71,7 +74,7 @@ struct Request {
 }
 
 enum Work {
-    Step(Box<Txn>),
+    Step(Arc<Txn>),
     Acquire(Lease, Duration),
     Release(Lease),
     Trim(DateTime<Utc>),
@@ -87,16 +90,16 @@ impl Embedded {
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         let (partitions, id) = prepare(&mut connection, partitions.max(1))?;
         let (sender, receiver) = mpsc::sync_channel(QUEUE_STEPS_MAX);
-        let appended = Arc::new(Notify::new());
+        let (appended, state) = (Arc::new(Notify::new()), Arc::new(State::default()));
         let thread = {
-            let appended = appended.clone();
+            let (appended, state) = (appended.clone(), state.clone());
             std::thread::Builder::new()
                 .name("log-writer".into())
-                .spawn(move || write_until_closed(connection, partitions, &receiver, &appended))
+                .spawn(move || write_until_closed(connection, partitions, &state, &receiver, &appended))
                 .map_err(|_| LogError::Closed)?
         };
         let readers = Arc::new(Readers { path: path.to_owned(), idle: Mutex::new(Vec::new()) });
-        Ok(Embedded { partitions, id, writer: Some(sender), thread: Some(thread), readers, appended })
+        Ok(Embedded { partitions, id, writer: Some(sender), thread: Some(thread), readers, state, appended })
     }
 
     async fn ask(&self, work: Work) -> Result<Committed, LogError> {
@@ -146,13 +149,13 @@ impl Log for Embedded {
         &self.id
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
+    async fn commit_shared(&self, txn: Arc<Txn>) -> Result<Committed, LogError> {
         if let Some([first, second]) = broken::halves(&txn) {
-            let first = self.ask(Work::Step(Box::new(first))).await?;
+            let first = self.ask(Work::Step(Arc::new(first))).await?;
             crate::failpoint::reached("log_half_committed");
-            return Ok(broken::whole(first, self.ask(Work::Step(Box::new(second))).await?));
+            return Ok(broken::whole(first, self.ask(Work::Step(Arc::new(second))).await?));
         }
-        self.ask(Work::Step(Box::new(txn))).await
+        self.ask(Work::Step(txn)).await
     }
 
     async fn read(&self, topic: Topic, partition: u32, from: u64, limit: ReadLimit) -> Result<Vec<Message>, LogError> {
@@ -168,8 +171,7 @@ impl Log for Embedded {
     }
 
     async fn scan(&self, store: Store, partition: u32, prefix: &[u8]) -> Result<Vec<StateRow>, LogError> {
-        let prefix = prefix.to_vec();
-        self.query(move |connection| Ok(scan(connection, store, partition, &prefix)?)).await
+        Ok(self.scan_each(store, partition, vec![prefix.to_vec()]).await?.pop().unwrap_or_default())
     }
 
     async fn scan_each(
@@ -181,10 +183,8 @@ impl Log for Embedded {
         if prefixes.is_empty() {
             return Ok(Vec::new());
         }
-        let scans = move |connection: &Connection| -> Result<Vec<Vec<StateRow>>, LogError> {
-            prefixes.iter().map(|prefix| Ok(scan(connection, store, partition, prefix)?)).collect()
-        };
-        self.query(scans).await
+        let state = self.state.clone();
+        self.query(move |connection| state.scan_each(connection, store, partition, &prefixes)).await
     }
 
     async fn acquire(&self, lease: &Lease, hold: Duration) -> Result<bool, LogError> {
@@ -258,13 +258,11 @@ fn prepare(connection: &mut Connection, partitions: u32) -> Result<(u32, String)
          CREATE TABLE IF NOT EXISTS offsets (
              consumer TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
              PRIMARY KEY (consumer, topic, partition)) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS state (
-             store TEXT NOT NULL, partition INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
-             PRIMARY KEY (store, partition, key)) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS leases (
              consumer TEXT NOT NULL, partition INTEGER NOT NULL, owner TEXT NOT NULL, until INTEGER NOT NULL,
              PRIMARY KEY (consumer, partition)) WITHOUT ROWID;",
     )?;
+    transaction.execute_batch(state::TABLES)?;
     transaction.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?1)", [FORMAT])?;
     transaction.execute("INSERT OR IGNORE INTO meta VALUES ('partitions', ?1)", [partitions.to_string()])?;
     transaction.execute("INSERT OR IGNORE INTO meta VALUES ('id', lower(hex(randomblob(8))))", [])?;
@@ -285,6 +283,7 @@ fn prepare(connection: &mut Connection, partitions: u32) -> Result<(u32, String)
 fn write_until_closed(
     mut connection: Connection,
     partitions: u32,
+    state: &State,
     requests: &mpsc::Receiver<Request>,
     appended: &Notify,
 ) {
@@ -300,7 +299,7 @@ fn write_until_closed(
             works.push(request.work);
             answers.push(request.answer);
         }
-        match write_group(&mut connection, partitions, &works) {
+        match write_group(&mut connection, partitions, state, &works) {
             Ok(results) => {
                 for (answer, result) in answers.into_iter().zip(results) {
                     // A caller that has gone away does not need its answer.
@@ -310,6 +309,7 @@ fn write_until_closed(
             }
             Err(error) => {
                 tracing::warn!(event = "log_commit_failed", error = %error);
+                state.forget();
                 // Nothing of the group has happened; the cause is everybody's.
                 for answer in answers {
                     let _ = answer.send(Err(LogError::Storage(error.clone())));
@@ -323,6 +323,7 @@ fn write_until_closed(
 fn write_group(
     connection: &mut Connection,
     partitions: u32,
+    state: &State,
     works: &[Work],
 ) -> Result<Vec<Result<Committed, LogError>>, Arc<rusqlite::Error>> {
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -330,7 +331,7 @@ fn write_group(
     for work in works {
         let savepoint = transaction.savepoint()?;
         let result = match work {
-            Work::Step(txn) => step(&savepoint, partitions, txn),
+            Work::Step(txn) => step(&savepoint, partitions, state, txn),
             Work::Acquire(lease, hold) => acquire(&savepoint, lease, *hold),
             Work::Release(lease) => release(&savepoint, lease),
             Work::Trim(before) => trim(&savepoint, *before),
@@ -351,7 +352,7 @@ fn write_group(
     Ok(results)
 }
 
-fn step(connection: &Connection, partitions: u32, txn: &Txn) -> Result<Committed, LogError> {
+fn step(connection: &Connection, partitions: u32, state: &State, txn: &Txn) -> Result<Committed, LogError> {
     if let Some(lease) = &txn.lease {
         held(connection, lease)?;
     }
@@ -375,12 +376,7 @@ fn step(connection: &Connection, partitions: u32, txn: &Txn) -> Result<Committed
         ranges.push(append(connection, topic, partition, &batch)?);
     }
     crate::failpoint::reached("log_after_outputs");
-    // Sorted keys: neighbouring rows share pages of the tree.
-    let mut changes: Vec<&StateChange> = txn.state.iter().collect();
-    changes.sort_by(|a, b| (a.store.name(), a.partition, &a.key).cmp(&(b.store.name(), b.partition, &b.key)));
-    for change in changes {
-        write_state(connection, change)?;
-    }
+    state.write(connection, &txn.state).inspect_err(|_| state.forget())?;
     Ok(Committed { ranges })
 }
 
@@ -433,20 +429,6 @@ fn append(connection: &Connection, topic: Topic, partition: u32, batch: &Batch) 
         .prepare_cached("INSERT INTO ends VALUES (?1, ?2, ?3, 0) ON CONFLICT DO UPDATE SET next = excluded.next")?
         .execute(params![topic.name(), partition, next])?;
     Ok(Range { topic, partition, from, next })
-}
-
-fn write_state(connection: &Connection, change: &StateChange) -> Result<(), rusqlite::Error> {
-    match &change.value {
-        Some(value) => connection
-            .prepare_cached(
-                "INSERT INTO state VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET value = excluded.value",
-            )?
-            .execute(params![change.store.name(), change.partition, change.key, value])?,
-        None => connection
-            .prepare_cached("DELETE FROM state WHERE store = ?1 AND partition = ?2 AND key = ?3")?
-            .execute(params![change.store.name(), change.partition, change.key])?,
-    };
-    Ok(())
 }
 
 fn end(connection: &Connection, topic: Topic, partition: u32) -> Result<u64, rusqlite::Error> {
@@ -523,33 +505,6 @@ fn read(
         return Err(LogError::Trimmed { topic: topic.name(), partition, wanted: from, begins });
     }
     Ok(messages)
-}
-
-fn scan(
-    connection: &Connection,
-    store: Store,
-    partition: u32,
-    prefix: &[u8],
-) -> Result<Vec<StateRow>, rusqlite::Error> {
-    // Keys with the prefix are those from the prefix up to its successor; a prefix of only 0xff bytes has none.
-    let successor = prefix.iter().rposition(|&byte| byte != 0xff).map(|last| {
-        let mut bound = prefix[..=last].to_vec();
-        bound[last] += 1;
-        bound
-    });
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    // Two statements, because an optional bound in one would keep SQLite from using it: every scan would go on to the end
-    // of the partition's rows.
-    match successor {
-        Some(successor) => connection
-            .prepare_cached("SELECT key, value FROM state WHERE store = ?1 AND partition = ?2 AND key >= ?3 AND key < ?4 ORDER BY key")?
-            .query_map(params![store.name(), partition, prefix, successor], row)?
-            .collect(),
-        None => connection
-            .prepare_cached("SELECT key, value FROM state WHERE store = ?1 AND partition = ?2 AND key >= ?3 ORDER BY key")?
-            .query_map(params![store.name(), partition, prefix], row)?
-            .collect(),
-    }
 }
 
 fn lease_row(connection: &Connection, lease: &Lease) -> Result<Option<(String, i64)>, rusqlite::Error> {

@@ -218,7 +218,12 @@ pub trait Log: Send + Sync {
     fn id(&self) -> &str;
 
     /// Takes the step, all or nothing: see the module.
-    async fn commit(&self, txn: Txn) -> Result<Committed, LogError>;
+    async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
+        self.commit_shared(Arc::new(txn)).await
+    }
+
+    /// The same for a caller that keeps the step, to take it again where it has failed: nothing of it is copied.
+    async fn commit_shared(&self, txn: Arc<Txn>) -> Result<Committed, LogError>;
 
     /// Messages from an offset on; empty at the end of the log.
     async fn read(&self, topic: Topic, partition: u32, from: u64, limit: ReadLimit) -> Result<Vec<Message>, LogError>;
@@ -316,6 +321,8 @@ pub enum Unusable {
     Sqlite { found: &'static str },
     #[error("a batch at offset {first} of {topic}/{partition} is damaged")]
     Batch { topic: &'static str, partition: u32, first: u64 },
+    #[error("state of {store}/{partition} is damaged in its run {number}")]
+    Run { store: &'static str, partition: u32, number: i64 },
     /// State that no committed step can have made: another tool wrote to the topic, or a guarantee of ours is broken.
     #[error("state in {topic}/{partition} was made by offset {made_by}, but its consumer stands at {committed}")]
     Ahead { topic: String, partition: u32, made_by: u64, committed: u64 },

@@ -415,14 +415,14 @@ impl Session<'_> {
         self.renew().await?;
         let (tenant, partitions) = (&self.what.source.tenant, self.log.partitions());
         let state = changes.iter().map(|change| change.state_change(tenant, partitions)).collect();
-        let txn = Txn { outputs, state, lease: Some(self.lease.clone()), ..Txn::default() };
+        let txn = Arc::new(Txn { outputs, state, lease: Some(self.lease.clone()), ..Txn::default() });
         for _ in 1..ATTEMPTS_MAX {
-            match self.log.commit(txn.clone()).await {
+            match self.log.commit_shared(txn.clone()).await {
                 Err(error) if error.retryable() => self.sleep(self.pace.backoff).await?,
                 result => return Ok(result.map(drop)?),
             }
         }
-        Ok(self.log.commit(txn).await.map(drop)?)
+        Ok(self.log.commit_shared(txn).await.map(drop)?)
     }
 
     async fn renew(&mut self) -> Result<(), SearchError> {

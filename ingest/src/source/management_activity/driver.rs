@@ -34,6 +34,9 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// Longest wait, so that a clock which has been set meanwhile is noticed soon.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How often it is told how the feeds stand, at most.
+const REPORT_INTERVAL: TimeDelta = TimeDelta::seconds(1);
+
 /// How far the wall clock may get ahead of the steady one, or fall behind, between two looks. Beyond it somebody has set
 /// it, and what the machine has planned by it is not to be kept: set back by an hour, it would wait for that hour; set
 /// ahead, it would move the cursor over what has not been listed. A new machine compares its clock with the service's
@@ -136,6 +139,7 @@ impl Poller {
             in_flight: HashMap::new(),
             renew_at: now + self.pace.lease_hold / 3,
             prune_at: now,
+            report_at: now,
             looked: (now, Instant::now()),
             watch,
             watch_at: now + self.pace.watch_interval,
@@ -173,6 +177,7 @@ struct Session<'a> {
     in_flight: HashMap<tokio::task::Id, Call>,
     renew_at: DateTime<Utc>,
     prune_at: DateTime<Utc>,
+    report_at: DateTime<Utc>,
     /// The last look at both clocks.
     looked: (DateTime<Utc>, Instant),
     watch: Watch,
@@ -213,9 +218,9 @@ impl Session<'_> {
                 }
                 Next::Wait(until) => until,
             };
-            self.reporter.feeds(self.machine.feeds());
+            let report_at = self.report(now);
             let due = [self.renew_at, self.prune_at, self.watch_at];
-            let until = until.into_iter().chain(due).min().unwrap_or(now);
+            let until = until.into_iter().chain(due).chain(report_at).min().unwrap_or(now);
             let wait = std_duration(until - now).clamp(WAIT_MIN, WAIT_MAX);
             tokio::select! {
                 biased;
@@ -224,6 +229,17 @@ impl Session<'_> {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Tells how the feeds stand, unless that was just told: then, when it is due again. Looking costs as much as there
+    /// are blobs waiting, so that doing it after every answer would cost their square.
+    fn report(&mut self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if now < self.report_at {
+            return Some(self.report_at);
+        }
+        self.reporter.feeds(self.machine.feeds());
+        self.report_at = now + REPORT_INTERVAL;
+        None
     }
 
     /// Whether somebody has set the clock since the last look.

@@ -226,11 +226,11 @@ impl BlobContext {
                 return Ok((Outcome::Failed(Trouble::TooLarge), Vec::new()));
             }
             hash.update(&chunk);
-            if head.body.len() < ENVELOPE_BYTES_MAX {
+            splitter.push(&chunk, &mut |element| reading.take(element));
+            if !splitter.has_array() {
                 let room = (ENVELOPE_BYTES_MAX - head.body.len()).min(chunk.len());
                 head.body.extend_from_slice(&chunk[..room]);
             }
-            splitter.push(&chunk, &mut |element| reading.take(element));
             if splitter.has_lone_value() {
                 // Not an array, so no record in it is one: what came of it so far is not to be committed.
                 reading.ready.clear();

@@ -74,9 +74,10 @@ impl Writer {
 
     async fn commit(&self, mut txn: Txn) -> Result<(), LogError> {
         txn.lease = Some(self.lease.clone());
+        let txn = Arc::new(txn);
         let mut wait = COMMIT_WAIT;
         for _ in 1..COMMIT_ATTEMPTS_MAX {
-            match self.log.commit(txn.clone()).await {
+            match self.log.commit_shared(txn.clone()).await {
                 // A step that has failed in the storage was rolled back as a whole: it is safe to take it again.
                 Err(error) if error.retryable() => {
                     tracing::warn!(event = "commit_failed", tenant = %self.tenant, error = %error);
@@ -86,7 +87,7 @@ impl Writer {
                 result => return result.map(drop),
             }
         }
-        self.log.commit(txn).await.map(drop)
+        self.log.commit_shared(txn).await.map(drop)
     }
 
     /// Counts an element as it is read.

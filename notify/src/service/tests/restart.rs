@@ -22,14 +22,14 @@ impl Log for Cut {
         self.inner.id()
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
+    async fn commit_shared(&self, txn: Arc<Txn>) -> Result<Committed, LogError> {
         if self.remaining.fetch_sub(1, Ordering::SeqCst) > 0 {
-            return self.inner.commit(txn).await;
+            return self.inner.commit_shared(txn).await;
         }
         // Said before it takes effect: whoever sees the effect can see that nobody will hear of it.
         let first = !self.reached.swap(true, Ordering::SeqCst);
         if self.takes_effect && first {
-            self.inner.commit(txn).await?;
+            self.inner.commit_shared(txn).await?;
         }
         std::future::pending().await
     }

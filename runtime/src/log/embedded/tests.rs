@@ -1,4 +1,4 @@
-use super::super::Output;
+use super::super::{Output, StateChange};
 use super::*;
 
 fn open(folder: &tempfile::TempDir) -> Embedded {

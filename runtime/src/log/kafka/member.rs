@@ -23,7 +23,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long to wait for the first assignment. Who comes later is told so by the next call.
 const SETTLED_WITHIN: Duration = Duration::from_secs(6);
 
-/// How long to wait after an error, so that none is met in a busy loop.
+/// Errors that are read without a wait, and the wait: far more than a client queues, and no busy loop.
+const ERRORS_IN_A_ROW_MAX: u32 = 100;
 const ERROR_WAIT: Duration = Duration::from_millis(500);
 
 /// A membership. Leaves the group when dropped.
@@ -172,9 +173,15 @@ impl Drop for Member {
     }
 }
 
+/// Serves the group. Errors are read as they come: while a broker is away the client queues several each second, and
+/// what the group has decided since waits behind them.
 fn poll(consumer: &BaseConsumer<Context>, context: &Context, stop: &AtomicBool, group: &str) {
+    let mut errors_in_a_row = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Some(Err(error)) = consumer.poll(POLL) else { continue };
+        let Some(Err(error)) = consumer.poll(if errors_in_a_row > 0 { Duration::ZERO } else { POLL }) else {
+            errors_in_a_row = 0;
+            continue;
+        };
         tracing::debug!(event = "group_error", group, error = %error);
         if let Some(code) = error.rdkafka_error_code()
             && code != RDKafkaErrorCode::AutoOffsetReset
@@ -185,6 +192,10 @@ fn poll(consumer: &BaseConsumer<Context>, context: &Context, stop: &AtomicBool, 
                 context.shared.1.notify_all();
             }
         }
-        std::thread::sleep(ERROR_WAIT);
+        errors_in_a_row += 1;
+        if errors_in_a_row == ERRORS_IN_A_ROW_MAX {
+            errors_in_a_row = 0;
+            std::thread::sleep(ERROR_WAIT);
+        }
     }
 }

@@ -172,7 +172,7 @@ impl Log for Kafka {
         &self.inner.id
     }
 
-    async fn commit(&self, txn: Txn) -> Result<Committed, LogError> {
+    async fn commit_shared(&self, txn: Arc<Txn>) -> Result<Committed, LogError> {
         let committed = self.blocking(move |inner| inner.commit(&txn)).await?;
         self.inner.news.notify_waiters();
         Ok(committed)

@@ -98,6 +98,38 @@ fn a_first_start_reaches_back_as_far_as_the_service_lets_it() {
     assert_eq!(play.coverage[0].window_start, at("2026-11-15T10:05:01Z"));
 }
 
+/// The lines it prints (`--nocapture`) are the rows of `coverage` around the hour.
+#[test]
+fn an_hour_of_downtime_is_caught_up_in_minutes_and_leaves_no_gap() {
+    let mut play = Play::new(&FEEDS, Pace::default());
+    let (down, up) = (start() + TimeDelta::hours(3), start() + TimeDelta::hours(4));
+    fill(&mut play, start(), up + TimeDelta::hours(1));
+    play.run_until(down);
+    play.now = up;
+    play.restart();
+    let fetched = play.fetched.len();
+    while !FEEDS.iter().all(|feed| play.marks.get(*feed).is_some_and(|mark| *mark >= up)) {
+        assert!(play.now < up + TimeDelta::minutes(15), "not caught up: {:?}", play.marks);
+        play.run_until(play.now + TimeDelta::seconds(30));
+    }
+    let (caught_up, missed) = (play.now - up, play.fetched.len() - fetched);
+    println!("{missed} blobs of the hour, complete up to its end {} s after the start", caught_up.num_seconds());
+    play.run_until(up + TimeDelta::hours(4));
+    assert_each_fetched_once(&play);
+    for feed in FEEDS {
+        let mut until = None;
+        for row in play.coverage.iter().filter(|row| row.feed == feed) {
+            if row.window_end > down - TimeDelta::minutes(10) && row.window_start < up + TimeDelta::minutes(10) {
+                println!("{feed} {} .. {} {:?}", row.window_start, row.window_end, row.state);
+            }
+            assert_eq!(row.state, CoverageState::Complete);
+            assert!(until.is_none_or(|until| until == row.window_start), "a gap before {}", row.window_start);
+            until = Some(row.window_end);
+        }
+        assert!(until > Some(up + TimeDelta::hours(3)));
+    }
+}
+
 #[test]
 fn what_harrier_slept_through_is_a_gap_in_coverage() {
     let mut play = Play::new(&["Audit.Exchange"], Pace::default());

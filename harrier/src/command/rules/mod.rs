@@ -1,7 +1,12 @@
-//! `harrier rules`: check, test, list and publish.
+//! `harrier rules`: check, test, list, explain, backtest and publish.
+
+mod backtest;
+mod explain;
 
 use std::io::Write;
+use std::sync::Arc;
 
+use detect::rule::{Rule, RuleSet};
 use detect::rule_test;
 use schemas::text::escape_controls;
 
@@ -10,8 +15,14 @@ use crate::exit::Outcome;
 use crate::services;
 
 pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
+    if let RulesAction::Backtest(options) = &options.action {
+        return backtest::run(global, options).await;
+    }
     let config = services::config(global)?;
     let rules = services::rules(&config)?;
+    if let RulesAction::Explain { rule, file, domains } = &options.action {
+        return explain::run(&config, rules, rule, file, domains);
+    }
     if matches!(options.action, RulesAction::Publish) {
         let book = services::rule_book(&config)?;
         detect::service::offer(&*services::open_log(&config)?, &book, true).await?;
@@ -24,8 +35,15 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     }
     let mut out = std::io::stdout().lock();
     match &options.action {
-        RulesAction::Publish => {}
-        RulesAction::Check => writeln!(out, "{} rules loaded, no problems", rules.rules().len())?,
+        RulesAction::Publish | RulesAction::Explain { .. } | RulesAction::Backtest(_) => {}
+        RulesAction::Check => {
+            // The pack's own are its authors' business.
+            let pack = |note: &detect::rule::Note| rules::pack().iter().any(|(file, _)| *file == note.file);
+            for note in detect::rule::notes(&rules).iter().filter(|note| !pack(note)) {
+                writeln!(out, "note: {}", escape_controls(&note.to_string()))?;
+            }
+            writeln!(out, "{} rules loaded, no problems", rules.rules().len())?;
+        }
         RulesAction::List => {
             for rule in rules.rules().iter().filter(|rule| rule.generates) {
                 let (level, name, title) =
@@ -54,4 +72,14 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+/// The rule of that id or name, or the name that is most like it.
+fn named(rules: &RuleSet, name: &str) -> anyhow::Result<Arc<Rule>> {
+    if let Some(rule) = rules.find(name) {
+        return Ok(rule.clone());
+    }
+    let nearest = detect::rule::nearest(name, rules.rules().iter().map(|rule| rule.name.as_str()));
+    let meant = nearest.map(|nearest| format!(": did you mean {}?", escape_controls(nearest))).unwrap_or_default();
+    anyhow::bail!("there is no rule {}{meant}", escape_controls(name))
 }

@@ -1,0 +1,107 @@
+//! `harrier rules`: what an author asks of records and of the archive.
+
+use serde_json::Value;
+
+use crate::binary::Harrier;
+use crate::sample::{self, forwarding_rule, joined, lines, sign_in};
+
+const DOMAINS: [&str; 2] = ["--domains", "contoso.example"];
+
+/// The lines of `rules backtest --json`, without the count of what is the same, and that count.
+fn backtest(harrier: &Harrier, more: &[&str]) -> (u64, Vec<Value>) {
+    let mut arguments = vec!["rules", "backtest", "--json", "--tenant", "contoso"];
+    arguments.extend(more);
+    let ran = harrier.run(arguments);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let mut lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let same = lines.remove(0);
+    assert_eq!(same["kind"], "same", "{ran}");
+    (same["count"].as_u64().unwrap(), lines)
+}
+
+/// A world with an account takeover, imported in two halves, the later one first.
+fn imported() -> (Harrier, u64) {
+    let lines = lines(&sample::world(11));
+    let (earlier, later) = lines.split_at(lines.len() / 2);
+    let harrier = Harrier::new();
+    for (name, part) in [("later.jsonl", later), ("earlier.jsonl", earlier), ("again.jsonl", later)] {
+        let file = harrier.file(name, joined(part));
+        harrier.import(&[file], &DOMAINS);
+    }
+    let standing = harrier.number("SELECT count(*) FROM findings WHERE status IN ('open', 'final')");
+    assert!(standing >= 3, "the story is seen");
+    (harrier, standing)
+}
+
+#[test]
+fn the_archive_judged_again_gives_what_live_found_byte_for_byte() {
+    let (harrier, standing) = imported();
+    let (same, different) = backtest(&harrier, &DOMAINS);
+    assert_eq!((same, different), (standing, vec![]));
+    // From a day on: what begins there, with what lies before it in view.
+    let since = "2026-11-20T00:00:00Z";
+    let later = harrier.number(&format!(
+        "SELECT count(*) FROM findings WHERE status IN ('open', 'final') AND first_event >= '{since}'"
+    ));
+    let (same, different) = backtest(&harrier, &[&DOMAINS[..], &["--since", since]].concat());
+    assert_eq!((same, different), (later, vec![]));
+    assert!(later > 0, "the story is on its last day");
+    // The control: with a rule more, another answer.
+    let more = "title: M\nid: m\nlogsource: {product: m365}\ndetection: {s: {Operation: UserLoggedIn}, condition: s}\n";
+    let more = harrier.file("more.yml", more);
+    let (_, different) = backtest(&harrier, &[&DOMAINS[..], &["--rules", more.to_str().unwrap()]].concat());
+    assert!(!different.is_empty() && different.iter().all(|line| line["kind"] == "only_new"), "{different:?}");
+}
+
+#[test]
+fn two_rule_sets_are_told_apart() {
+    let (harrier, _) = imported();
+    let rule = |operation: &str, level: &str| {
+        format!(
+            "title: Seen\nid: seen\nlevel: {level}\nlogsource: {{product: m365}}\n\
+             detection: {{s: {{Operation: {operation}}}, condition: s}}\n"
+        )
+    };
+    let new = harrier.file("new.yml", rule("UserLoggedIn", "high"));
+    let (old, other) =
+        (harrier.file("old.yml", rule("UserLoggedIn", "low")), harrier.file("other.yml", rule("NoSuch", "low")));
+    let compare = |against: &std::path::Path| {
+        let paths = ["--rules", new.to_str().unwrap(), "--against", against.to_str().unwrap()];
+        backtest(&harrier, &[&DOMAINS[..], &paths[..]].concat()).1
+    };
+    let changed = compare(&old);
+    assert!(!changed.is_empty());
+    assert!(changed.iter().all(|line| line["kind"] == "changed" && line["fields"] == serde_json::json!(["rule"])));
+    let found = compare(&other);
+    assert!(found.len() == changed.len() && found.iter().all(|line| line["kind"] == "only_new"), "{found:?}");
+    assert_eq!(compare(&new), Vec::<Value>::new());
+}
+
+#[test]
+fn a_record_is_explained() {
+    let harrier = Harrier::new();
+    let at = "2026-11-20T10:00:00Z".parse().unwrap();
+    let file = harrier.file("record.json", forwarding_rule(1, at));
+    let run = |rule: &str| harrier.run(["rules", "explain", rule, file.to_str().unwrap()]);
+    let ran = run("inbox_rule_forwards_outside");
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(ran.stdout.contains("selects the record") && ran.stdout.contains("1 finding:"), "{ran}");
+    let ran = run("anonymous_link_created");
+    assert!(ran.stdout.contains("does not select") && ran.stdout.contains("it would, if:"), "{ran}");
+    let ran = run("anonymous_link_create");
+    assert!(ran.code == Some(1) && ran.stderr.contains("did you mean anonymous_link_created?"), "{ran}");
+    let many = harrier.file("many.jsonl", joined(&(0..2_001).map(sign_in).collect::<Vec<_>>()));
+    let ran = harrier.run(["rules", "explain", "anonymous_link_created", many.to_str().unwrap()]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("at most 2000"), "{ran}");
+    assert!(!harrier.data_dir().exists(), "a question makes nothing");
+}
+
+#[test]
+fn what_is_worth_a_look_is_said_of_rules_beside_the_pack() {
+    let harrier = Harrier::new();
+    let rule = "title: A\nid: a\nlogsource: {product: m365}\ndetection: {s: {UserId: y}, condition: s}\n";
+    let file = harrier.file("a.yml", rule);
+    let ran = harrier.run(["rules", "check", "--rules", file.to_str().unwrap()]);
+    assert_eq!((ran.code, ran.stdout.matches("note: ").count()), (Some(0), 1), "{ran}");
+    assert!(ran.stdout.contains("names no Operation"), "{ran}");
+}
