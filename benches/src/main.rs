@@ -112,6 +112,9 @@ enum What {
     Month {
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// One play instead of four.
+        #[arg(long)]
+        quick: bool,
         /// Tell of every incident, and of every finding about a story.
         #[arg(long)]
         list: bool,
@@ -137,7 +140,7 @@ fn main() -> anyhow::Result<()> {
             latency::run(&backends, &latency::Load { records_per_second, marked_every, seconds })
         }
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
-        What::Month { seed, list, write } => month::run(seed, list, write.as_deref()),
+        What::Month { seed, quick, list, write } => month::run(seed, quick, list, write.as_deref()),
         What::Collector(arguments) => collector::run(&arguments),
         What::Faults(arguments) => faults::run(&arguments),
     }
