@@ -8,6 +8,7 @@ mod faults;
 mod import;
 mod kafka;
 mod latency;
+mod month;
 mod process;
 mod record;
 mod restore;
@@ -95,6 +96,20 @@ enum What {
         rounds: u32,
         file: PathBuf,
     },
+    /// The pack, judged by an ordinary month of 500 people and ten attacks among them, at three ways of delivery.
+    Month {
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// One play instead of four.
+        #[arg(long)]
+        quick: bool,
+        /// Tell of every incident, and of every finding about a story.
+        #[arg(long)]
+        list: bool,
+        /// Only leave the month's records in this file, as JSON lines.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
     /// The collector against a hostile service: each fault alone, all together, many tenants, a long backlog.
     Collector(collector::Arguments),
     /// The whole pipeline, broken on purpose; what is lost, doubled or wrong afterwards.
@@ -112,6 +127,7 @@ fn main() -> anyhow::Result<()> {
             latency::run(&backends, &latency::Load { records_per_second, marked_every, seconds })
         }
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
+        What::Month { seed, quick, list, write } => month::run(seed, quick, list, write.as_deref()),
         What::Collector(arguments) => collector::run(&arguments),
         What::Faults(arguments) => faults::run(&arguments),
     }

@@ -1,6 +1,8 @@
 //! Judges files of JSON lines in memory and prints the findings: the quickest way to try rules on real records.
 //!
-//! `cargo run -p detect --example judge -- [--rules DIR] [--domains a.com,b.com] FILE...`
+//! `cargo run -p detect --example judge -- [--rules DIR] [--domains a.com,b.com] [--json] FILE...`
+//!
+//! With `--json` each finding is a line of JSON, with the ids of its records.
 
 // An example may stop at the first thing that is not as it should be; linted with the rest for the features it brings.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -17,10 +19,12 @@ use schemas::envelope::{Origin, Received};
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (mut folder, mut domains, mut files) = (PathBuf::from("rules"), Vec::new(), Vec::new());
+    let mut json = false;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--rules" => folder = arguments.next().expect("a folder").into(),
             "--domains" => domains = arguments.next().expect("domains").split(',').map(str::to_owned).collect(),
+            "--json" => json = true,
             file => files.push(file.to_owned()),
         }
     }
@@ -48,6 +52,10 @@ fn main() {
     let mut by_rule: BTreeMap<&str, usize> = BTreeMap::new();
     let mut findings: Vec<_> = offline.standing().collect();
     findings.sort_by_key(|finding| (finding.first_event, &finding.rule.title));
+    if json {
+        findings.iter().for_each(|finding| println!("{}", serde_json::to_string(finding).expect("a finding")));
+        return;
+    }
     for finding in &findings {
         *by_rule.entry(&finding.rule.title).or_default() += 1;
         println!(

@@ -284,11 +284,20 @@ fn asked(rule: &Rule) -> String {
         Operator::Temporal { at_least, .. } => format!("records of {at_least} distinct rules within {within}"),
         Operator::TemporalOrdered { members, .. } => format!("{} in this order within {within}", members.join(", ")),
         Operator::Aggregate(_) => format!("a measure within its bounds, within {within}"),
-        Operator::NewValue(new) => format!(
-            "a value that was on none of the {} days before; the history must begin {} days before and have {} days with \
-             records",
-            new.history_days, new.min_days, new.min_days_seen
-        ),
+        Operator::NewValue(new) => {
+            let least = new.least.as_ref().map(|least| {
+                let of = if least.of.is_empty() { String::new() } else { format!(" of {}", least.of.join(", ")) };
+                format!("; and {} such records{of}, nearer than {}", least.events, spelt(rule.gap))
+            });
+            format!(
+                "a value that was on none of the {} days before; the history must begin {} days before and have {} days \
+                 with records{}",
+                new.history_days,
+                new.min_days,
+                new.min_days_seen,
+                least.unwrap_or_default()
+            )
+        }
         Operator::Spike(spike) => format!(
             "a weight of {} within {within}, far above the {} days before; without {} days of history a weight of {}",
             spike.floor, spike.history_days, spike.min_days, spike.cold_floor

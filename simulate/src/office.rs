@@ -206,7 +206,13 @@ impl Office {
     }
 
     /// How a person's day begins: now and then a slip, then in.
-    fn arrival(&self, dice: &mut Dice, at: DateTime<Utc>, who: (&Person, &Session), records: &mut Vec<Record>) {
+    pub(crate) fn arrival(
+        &self,
+        dice: &mut Dice,
+        at: DateTime<Utc>,
+        who: (&Person, &Session),
+        records: &mut Vec<Record>,
+    ) {
         let flow = dice.guid();
         let mut moment = at;
         let mut add = |dice: &mut Dice, outcome, wait: i64| {
@@ -270,7 +276,7 @@ impl Office {
     }
 
     /// A handful of rules handed back to the server: changes that change nothing.
-    fn resynchronise_rules(
+    pub(crate) fn resynchronise_rules(
         &self,
         dice: &mut Dice,
         opening: DateTime<Utc>,
@@ -286,7 +292,7 @@ impl Office {
         }
     }
 
-    fn spam(&self, dice: &mut Dice, at: DateTime<Utc>) -> Record {
+    pub(crate) fn spam(&self, dice: &mut Dice, at: DateTime<Utc>) -> Record {
         let recipient = self.staff.get(dice.index(self.staff.len())).unwrap_or(&self.administrator);
         let message = Message::new(dice, "You have been chosen");
         let verdict = defender::Verdict {
@@ -303,7 +309,7 @@ impl Office {
     }
 
     /// The administrator's day: in from the office, and a few changes.
-    fn administration(&self, day: u64, opening: DateTime<Utc>, records: &mut Vec<Record>) {
+    pub(crate) fn administration(&self, day: u64, opening: DateTime<Utc>, records: &mut Vec<Record>) {
         let mut dice = Dice::new(self.seed, "administration", day);
         let admin = &self.administrator;
         let session = Session { id: dice.guid(), ip: admin.office_ip.clone(), browser: admin.browser };

@@ -22,7 +22,7 @@ pub(crate) struct Browser {
     pub(crate) name: &'static str,
 }
 
-static BROWSERS: [Browser; 4] = [
+pub(crate) static BROWSERS: [Browser; 4] = [
     Browser {
         agent: "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/132.0.0.0 Safari/537.36 Edg/132.0.0.0",
         system: "Windows 10",

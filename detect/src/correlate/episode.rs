@@ -84,12 +84,19 @@ pub(super) fn update(group: &mut Group, rule: &Rule, verdict: Verdict) -> Turn {
 }
 
 /// Builds the episode of a stored hull: after a load.
-pub(super) fn restore(group: &Group, hull: Span, id: &str) -> Episode {
-    let mut summary = Summary::default();
+pub(super) fn restore(group: &Group, rule: &Rule, hull: Span, id: &str) -> Episode {
+    let mut summary = Summary::of(rule);
     within(&group.members, hull)
         .filter(|(_, member)| member.stands)
-        .for_each(|(key, member)| summary.add(*key, member));
+        .for_each(|(key, member)| summary.add(rule, *key, member));
     Episode { end: hull.end, id: id.to_owned(), summary }
+}
+
+/// Builds all episodes from the members that stand, for operators whose spans are members: after a load.
+pub(super) fn rebuild(group: &mut Group, rule: &Rule) {
+    let standing = group.members.iter().filter(|(_, member)| member.stands);
+    let satisfied = standing.map(|(key, _)| Span::at(key.time)).collect();
+    update(group, rule, Verdict { satisfied, ..Verdict::default() });
 }
 
 /// The spans that stand inside a hull, for operators that can withdraw some.
@@ -162,18 +169,18 @@ fn form(
             turn.dismiss(start, &episode);
             (episode.summary, identity(rule, &group.about, &first))
         }
-        None => (Summary::default(), identity(rule, &group.about, &first)),
+        None => (Summary::of(rule), identity(rule, &group.about, &first)),
     };
     for part in outside(hull, known) {
         let members =
             within(&group.members, part).filter(|(key, _)| known.is_none_or(|known| !known.contains(key.time)));
-        members.filter(|(_, member)| member.stands).for_each(|(key, member)| summary.add(*key, member));
+        members.filter(|(_, member)| member.stands).for_each(|(key, member)| summary.add(rule, *key, member));
     }
     if let Some(known) = known {
         let from = joined.partition_point(|key| key.time < known.start);
         for key in joined.iter().skip(from).take_while(|key| key.time <= known.end) {
             if let Some(member) = group.members.get(key).filter(|member| member.stands) {
-                summary.add(*key, member);
+                summary.add(rule, *key, member);
             }
         }
     }

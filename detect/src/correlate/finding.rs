@@ -60,13 +60,14 @@ pub(super) fn settle(
     let mut formers = turn.formers;
     formers.sort_by_key(|former| former.hull);
     for former in formers {
-        if group.episodes.get(&former.hull.start).is_some_and(|episode| episode.id == former.id) {
+        let now = group.episodes.get(&former.hull.start);
+        if now.is_some_and(|episode| episode.id == former.id && episode.summary.is_enough(rule)) {
             continue;
         }
         let Some(before) = group.records.get(&former.id).filter(|record| record.status.stands()).cloned() else {
             continue;
         };
-        let successor = successor(group, former.hull);
+        let successor = successor(rule, group, former.hull);
         let status = match &successor {
             None => Status::Retracted,
             Some(new) if group.records.get(new).is_some_and(|record| record.status.stands()) => Status::Merged,
@@ -83,10 +84,11 @@ pub(super) fn settle(
     findings
 }
 
-/// Id of the first episode that now covers some of what a former one did.
-fn successor(group: &Group, hull: Span) -> Option<String> {
+/// Id of the first episode that now covers some of what a former one did, and is told.
+fn successor(rule: &Rule, group: &Group, hull: Span) -> Option<String> {
     let start = group.episode_at(hull.start).unwrap_or(hull.start);
-    group.episodes.range(start..=hull.end).next().map(|(_, episode)| episode.id.clone())
+    let mut now = group.episodes.range(start..=hull.end).map(|(_, episode)| episode);
+    now.find(|episode| episode.summary.is_enough(rule)).map(|episode| episode.id.clone())
 }
 
 struct Ending {
@@ -130,7 +132,7 @@ fn revise(
     context: &impl Fn(&Group, &Told) -> Context,
     rows: &mut Rows,
 ) -> Option<Finding> {
-    let episode = group.episodes.get(&start)?;
+    let episode = group.episodes.get(&start).filter(|episode| episode.summary.is_enough(rule))?;
     let (finding_id, hull) = (episode.id.clone(), Span { start, end: episode.end });
     let told = episode.summary.told()?;
     let finding = render(rule, group, &finding_id, &told, context(group, &told));

@@ -163,10 +163,15 @@ impl Shard {
             _ => {}
         }
         for group in self.groups.values_mut() {
+            if rule.operator.least().is_some() {
+                // Episodes that are not told yet have no record to begin from.
+                episode::rebuild(group, rule);
+                continue;
+            }
             let standing = group.records.iter().filter(|(_, record)| record.status.stands());
             let episodes = standing.map(|(id, record)| {
                 let hull = Span { start: record.start, end: record.end };
-                (hull.start, episode::restore(group, hull, id))
+                (hull.start, episode::restore(group, rule, hull, id))
             });
             group.episodes = episodes.collect();
         }

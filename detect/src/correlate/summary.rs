@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use schemas::finding::EVIDENCE_MAX;
 
 use super::state::{Member, MemberKey};
+use crate::rule::model::Rule;
 
 /// Most values shown of one field: enough for a person, and no finding grows with what an attacker writes.
 pub(super) const FIELD_VALUES_MAX: usize = 10;
@@ -20,6 +21,8 @@ pub(super) const FIELD_VALUES_MAX: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Summary {
     of_id: BTreeMap<Arc<str>, (DateTime<Utc>, u64)>,
+    /// Those that count for what the episode must hold, with their weights; kept only where the rule asks for it.
+    counted: Option<BTreeMap<Arc<str>, u64>>,
     weight: u128,
     /// The first [`EVIDENCE_MAX`] ids by time and id.
     evidence: BTreeSet<(DateTime<Utc>, Arc<str>)>,
@@ -45,8 +48,20 @@ pub(super) struct Told {
 }
 
 impl Summary {
+    /// Of no member yet.
+    pub fn of(rule: &Rule) -> Summary {
+        let counted = rule.operator.least().map(|_| BTreeMap::new());
+        Summary { counted, ..Summary::default() }
+    }
+
     /// Adds a member that it does not hold yet.
-    pub fn add(&mut self, key: MemberKey, member: &Member) {
+    pub fn add(&mut self, rule: &Rule, key: MemberKey, member: &Member) {
+        if let (Some(least), Some(counted)) = (rule.operator.least(), &mut self.counted)
+            && (least.of.is_empty() || least.of.iter().any(|name| **name == *member.name))
+        {
+            let heaviest = counted.entry(Arc::clone(&member.event_id)).or_default();
+            *heaviest = member.weight.max(*heaviest);
+        }
         self.last = self.last.max(Some(key.time));
         self.received = self.received.max(Some(member.received));
         self.notify |= member.notify;
@@ -90,6 +105,16 @@ impl Summary {
     /// How many ids it holds.
     pub fn len(&self) -> usize {
         self.of_id.len()
+    }
+
+    /// Whether that is enough to be told.
+    pub fn is_enough(&self, rule: &Rule) -> bool {
+        match (rule.operator.least(), &self.counted) {
+            (Some(least), Some(counted)) => {
+                counted.values().copied().fold(0, u64::saturating_add) >= u64::from(least.events)
+            }
+            _ => true,
+        }
     }
 
     /// The earliest member's time and id: with the group, what the finding's id is made of.

@@ -6,7 +6,7 @@
 
 use chrono::TimeDelta;
 
-use super::model::{Aggregate, Bound, Comparison, Measure, NewValue, Operator, Spike};
+use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Spike};
 use super::read;
 use super::report::{Code, Problems};
 use super::yaml::{Entry, Node, Place, Value};
@@ -64,6 +64,8 @@ pub const BASELINE_KEYS: &[&str] = &[
     "x-learn",
     "x-min-days",
     "x-min-days-seen",
+    "x-min-events",
+    "x-min-of",
     "x-ratio",
     "x-weight",
 ];
@@ -181,6 +183,23 @@ impl<'n> Source<'n> {
         });
         days.unwrap_or(default)
     }
+
+    /// What an episode must hold. Its rules are names as in `rules`.
+    fn least(&self, problems: &mut Problems<'_>) -> Option<Least> {
+        let events = self.entry("x-min-events").and_then(|entry| read::count(entry, 1, 10_000, problems));
+        let of = self.names("x-min-of", problems);
+        let rules = self.names("rules", problems);
+        for named in &of {
+            if !rules.iter().any(|rule| rule.name == named.name) {
+                let message = format!("'{}' is none of its rules", named.name);
+                let known = rules.iter().map(|rule| rule.name.as_str());
+                problems.add_name(Code::InvalidValue, named.place, message, &named.name, known);
+            }
+        }
+        let of: Vec<String> = of.into_iter().map(|named| named.name).collect();
+        let events = events.and_then(|events| u32::try_from(events).ok()).unwrap_or(1);
+        (events > 1 || !of.is_empty()).then_some(Least { events, of })
+    }
 }
 
 fn operator(
@@ -207,6 +226,7 @@ fn operator(
             history_days: source.days("x-history", HISTORY_DAYS, problems),
             min_days: source.days("x-min-days", MIN_DAYS, problems),
             min_days_seen: source.days("x-min-days-seen", MIN_DAYS_SEEN, problems),
+            least: source.least(problems),
         })),
         "x_spike" => Some(Operator::Spike(spike(timespan, source, problems))),
         _ => {

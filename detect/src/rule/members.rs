@@ -128,6 +128,16 @@ impl Linker<'_> {
                 let members = rules.iter().map(|at| self.name(*at).to_owned()).collect();
                 Operator::TemporalOrdered { members, timespan: *timespan }
             }
+            // By name, however the correlation refers to them.
+            Operator::NewValue(new) => {
+                let mut new = new.clone();
+                if let Some(least) = &mut new.least {
+                    let referred = correlation.rules.iter().zip(rules);
+                    let counting = referred.filter(|(named, _)| least.of.contains(&named.name));
+                    least.of = counting.map(|(_, at)| self.name(*at).to_owned()).collect();
+                }
+                Operator::NewValue(new)
+            }
             other => other.clone(),
         })
     }

@@ -212,6 +212,14 @@ impl Operator {
         }
     }
 
+    /// What an episode must hold to be told.
+    pub fn least(&self) -> Option<&Least> {
+        match self {
+            Operator::NewValue(new) => new.least.as_ref(),
+            _ => None,
+        }
+    }
+
     pub fn reads(&self) -> Reads {
         match self {
             Operator::ValueCount { .. } | Operator::NewValue(_) => Reads::Texts,
@@ -235,6 +243,17 @@ pub struct NewValue {
     pub min_days: u32,
     /// And the group must have been seen on at least so many distinct days before it.
     pub min_days_seen: u32,
+    /// What an episode must hold to be told; anything, where there is none.
+    pub least: Option<Least>,
+}
+
+/// The least that an episode must hold: so many distinct records of these rules, or what they stand for by `x-weight`.
+/// What else is in it is told with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Least {
+    pub events: u32,
+    /// Names of member rules; empty for all of them.
+    pub of: Vec<String>,
 }
 
 /// More than own history explains: with m the median and MAD the median absolute deviation of the weights of the

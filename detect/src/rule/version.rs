@@ -93,7 +93,13 @@ fn operator_text(operator: &Operator) -> String {
                 aggregate.bounds.iter().map(|bound| format!("{:?} {}", bound.comparison, bound.millionths)).collect();
             format!("{:?} {} {}", aggregate.measure, bounds.join(","), aggregate.timespan.num_seconds())
         }
-        Operator::NewValue(new) => format!("new_value {} {} {}", new.history_days, new.min_days, new.min_days_seen),
+        Operator::NewValue(new) => {
+            let always = format!("new_value {} {} {}", new.history_days, new.min_days, new.min_days_seen);
+            match &new.least {
+                None => always,
+                Some(least) => format!("{always} {} {}", least.events, least.of.join(",")),
+            }
+        }
         Operator::Spike(spike) => format!(
             "spike {} {} {} {} {} {} {}",
             spike.timespan.num_seconds(),

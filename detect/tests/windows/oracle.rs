@@ -86,7 +86,14 @@ fn told(rule: &Rule, mut spans: Vec<Span>, members: &[Match], observations: &[Ob
             _ => hulls.push((start, end)),
         }
     }
-    hulls.into_iter().map(|hull| tell(rule, hull, members, observations)).collect()
+    let enough = |hull: &Span| {
+        let inside = members.iter().filter(|one| hull.0 <= one.event_time && one.event_time <= hull.1);
+        let of = rule.operator.least().map_or(&[][..], |least| &least.of);
+        let counts = inside.filter(|one| of.is_empty() || of.contains(&one.member));
+        let weight = weight(&counts.collect::<Vec<_>>());
+        rule.operator.least().is_none_or(|least| weight >= u64::from(least.events))
+    };
+    hulls.into_iter().filter(enough).map(|hull| tell(rule, hull, members, observations)).collect()
 }
 
 /// What a correlation looks at, and where the story of each begins.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
-use detect::rule::model::{Aggregate, Bound, Comparison, Measure, NewValue, Operator, Rule, Spike, Stage};
+use detect::rule::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Rule, Spike, Stage};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use schemas::message::{Match, Observation};
@@ -239,9 +239,11 @@ proptest! {
         gap in minutes(),
         (history_days, min_days, min_days_seen) in (0..8_u32, 0..4_u32, 0..4_u32),
         long_gap in any::<bool>(),
+        least in prop::option::of((1..4_u32, prop::sample::select(vec![vec![], vec!["m0".to_owned()]]))),
     ) {
         let gap = if long_gap { gap * 600 } else { gap };
-        check(Operator::NewValue(NewValue { history_days, min_days, min_days_seen }), gap, &story);
+        let least = least.map(|(events, of)| Least { events, of });
+        check(Operator::NewValue(NewValue { history_days, min_days, min_days_seen, least }), gap, &story);
     }
 
     #[test]

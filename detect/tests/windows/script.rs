@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use detect::rule::model::{NewValue, Operator, Rule, Spike};
+use detect::rule::model::{Least, NewValue, Operator, Rule, Spike};
 use schemas::finding::Finding;
 use schemas::message::{Match, Observation};
 
@@ -232,6 +232,10 @@ fn parse_rule(text: &str) -> Rule {
             history_days: number("history_days", 30) as u32,
             min_days: number("min_days", 7) as u32,
             min_days_seen: number("min_days_seen", 3) as u32,
+            least: find(&words, "min_of").map(|of| Least {
+                events: number("min_events", 1) as u32,
+                of: of.split(',').map(str::to_owned).collect(),
+            }),
         }),
         "spike" => Operator::Spike(Spike {
             timespan,

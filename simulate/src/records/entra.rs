@@ -47,6 +47,9 @@ pub(crate) static SECOND_FACTOR_DEMANDED: Outcome =
     refusal("Success", "Redirect", "OAuth2:Authorize", ("50074", "UserStrongAuthClientAuthNRequiredInterrupt"));
 pub(crate) static SECOND_FACTOR_TIMED_OUT: Outcome =
     refusal("Success", "UserError", "SAS:EndAuth", ("500121", "AuthenticationFailedSasError"));
+/// Somebody confirmed on one device that another one may sign in.
+pub(crate) static DEVICE_CODE_CONFIRMED: Outcome = success("Cmsi:Cmsi", "0");
+pub(crate) static LOCKED: Outcome = refusal("Failed", "UserError", "OAuth2:Token", ("50053", "IdsLocked"));
 pub(crate) static SILENT_PROBE: Outcome =
     refusal("Success", "Redirect", "OAuth2:Authorize", ("50058", "UserInformationNotProvided"));
 

@@ -235,6 +235,41 @@ pub(crate) fn send(
     draft.close(EXCHANGE)
 }
 
+/// A message sent by a delegate in the name of the mailbox it lies in: `SendAs` or `SendOnBehalf`.
+pub(crate) fn send_for(
+    tenant: &Tenant,
+    dice: &mut Dice,
+    at: DateTime<Utc>,
+    access: Access<'_>,
+    (operation, owner): (&str, &Person),
+) -> Record {
+    let mut draft = open(tenant, dice, at, access, operation, 2);
+    draft.put("LogonType", 2);
+    draft.put("MailboxGuid", owner.mailbox.clone());
+    draft.put("MailboxOwnerSid", owner.sid.clone());
+    draft.put("MailboxOwnerUPN", owner.user_name.clone());
+    draft.put("SessionId", access.session.id.clone());
+    put_program(&mut draft, access.client);
+    let message = Message::new(dice, "Appointment");
+    draft.put(
+        "Item",
+        json!({
+            "Id": message.item_id,
+            "InternetMessageId": message.internet_id,
+            "ParentFolder": folder(owner, DRAFTS),
+            "SizeInBytes": message.size_bytes,
+            "Subject": message.subject,
+        }),
+    );
+    let (address, mailbox) = match operation {
+        "SendAs" => ("SendAsUserSmtp", "SendAsUserMailboxGuid"),
+        _ => ("SendOnBehalfOfUserSmtp", "SendOnBehalfOfUserMailboxGuid"),
+    };
+    draft.put(address, owner.user_name.clone());
+    draft.put(mailbox, owner.mailbox.clone());
+    draft.close(EXCHANGE)
+}
+
 /// `HardDelete`, `SoftDelete` or `MoveToDeletedItems` of some messages of one folder.
 pub(crate) fn delete(
     tenant: &Tenant,

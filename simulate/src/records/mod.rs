@@ -7,6 +7,7 @@
 pub(crate) mod defender;
 pub(crate) mod entra;
 pub(crate) mod exchange;
+pub(crate) mod flow;
 pub(crate) mod mailbox;
 pub(crate) mod sharepoint;
 pub(crate) mod teams;

@@ -121,6 +121,44 @@ pub(crate) fn file(
     draft.close(SHAREPOINT)
 }
 
+/// A folder kept on a computer: one record for each file, and the computer is named.
+pub(crate) fn synchronise(
+    tenant: &Tenant,
+    dice: &mut Dice,
+    at: DateTime<Utc>,
+    who: (&Person, &Session),
+    machine: &str,
+) -> Record {
+    let place = place(tenant, dice, who.0);
+    let mut draft = open(tenant, dice, at, who, ("FileSyncDownloadedFull", 6), &place);
+    draft.put("UserAgent", "Microsoft SkyDriveSync 25.041.0302.0003 ship; Windows NT 10.0 (26100)");
+    draft.put("MachineId", machine);
+    draft.put("SourceFileExtension", place.extension);
+    draft.put("SiteUrl", format!("{}/", place.site_url));
+    draft.put("SourceFileName", place.file.clone());
+    draft.put("SourceRelativeUrl", place.folder.clone());
+    draft.close(SHAREPOINT)
+}
+
+/// A link that whoever has it can open: `AnonymousLinkCreated`, or `CompanyLinkCreated` for those of the tenant.
+pub(crate) fn link(
+    tenant: &Tenant,
+    dice: &mut Dice,
+    at: DateTime<Utc>,
+    who: (&Person, &Session),
+    operation: &str,
+) -> Record {
+    let place = place(tenant, dice, who.0);
+    let mut draft = open(tenant, dice, at, who, (operation, 14), &place);
+    draft.put("EventData", "<Type>View</Type>");
+    draft.put("UniqueSharingId", dice.guid());
+    draft.put("SourceFileExtension", place.extension);
+    draft.put("SiteUrl", place.site_url.clone());
+    draft.put("SourceFileName", place.file.clone());
+    draft.put("SourceRelativeUrl", format!("{}/{}", place.folder, place.file));
+    draft.close(SHAREPOINT)
+}
+
 /// A link made for colleagues. The pseudo-XML has tag names with spaces: an XML parser fails on it.
 pub(crate) fn share(tenant: &Tenant, dice: &mut Dice, at: DateTime<Utc>, who: (&Person, &Session)) -> Record {
     let place = place(tenant, dice, who.0);

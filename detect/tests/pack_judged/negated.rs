@@ -1,0 +1,160 @@
+//! A rule whose condition is negated, or cannot be met, fails its own tests or those of a rule that refers to it.
+//!
+//! Without this a rule may carry tests that pass for another reason: what is tested is then the fixture.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use detect::rule::{RuleSet, Source, Tuning};
+use detect::rule_test;
+
+/// One document of one file.
+struct Document {
+    file: &'static str,
+    text: &'static str,
+    name: String,
+    /// Names of rules it refers to.
+    refers: Vec<String>,
+}
+
+fn documents() -> Vec<Document> {
+    let of_file = |(file, text): &(&'static str, &'static str)| {
+        let file = *file;
+        let documents = text.split("\n---\n").map(move |text| Document {
+            file,
+            text,
+            name: value(text, "name").unwrap_or_else(|| panic!("{file}: a document without a name")),
+            refers: ["  rules", "x-learn"]
+                .iter()
+                .filter_map(|key| value(text, key))
+                .flat_map(|list| names(&list))
+                .collect(),
+        });
+        documents.collect::<Vec<_>>()
+    };
+    rules::pack().iter().flat_map(of_file).collect()
+}
+
+fn value(text: &str, key: &str) -> Option<String> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+fn names(list: &str) -> Vec<String> {
+    list.trim_matches(['[', ']']).split(',').map(|name| name.trim().to_owned()).collect()
+}
+
+/// Files that hold what these names refer to, and what that refers to.
+fn closure(documents: &[Document], file: &'static str) -> BTreeSet<&'static str> {
+    let mut files = BTreeSet::from([file]);
+    loop {
+        let wanted: BTreeSet<&String> = documents
+            .iter()
+            .filter(|document| files.contains(document.file))
+            .flat_map(|document| &document.refers)
+            .collect();
+        let more = documents.iter().filter(|document| wanted.contains(&document.name)).map(|document| document.file);
+        let more: Vec<_> = more.filter(|file| !files.contains(file)).collect();
+        if more.is_empty() {
+            return files;
+        }
+        files.extend(more);
+    }
+}
+
+/// The document with a condition that says the contrary, or that nothing can meet.
+fn broken(document: &str) -> String {
+    let mut out = Vec::new();
+    let mut in_correlation = false;
+    let (mut is_condition, mut done) = (false, false);
+    for line in document.lines() {
+        if !line.starts_with([' ', '#']) {
+            if is_condition {
+                out.push("    )".to_owned());
+            }
+            (in_correlation, is_condition) = (line.starts_with("correlation:"), false);
+        }
+        let changed = match line.trim_start().split_once(':') {
+            Some(("condition", condition)) if !in_correlation && line.starts_with("  condition") => {
+                done = true;
+                match condition.trim() {
+                    ">-" => {
+                        is_condition = true;
+                        "  condition: >-\n    not (".to_owned()
+                    }
+                    condition => format!("  condition: not ({condition})"),
+                }
+            }
+            Some(("gte", bound)) if in_correlation => {
+                done = true;
+                let bound: u64 = bound.trim().parse().unwrap();
+                line.replace(&format!("gte: {bound}"), &format!("gte: {}", bound * 10_000))
+            }
+            // All its rules in the other order.
+            Some(("rules", list)) if in_correlation && document.contains("type: temporal_ordered") => {
+                done = true;
+                let mut names = names(list.trim());
+                names.reverse();
+                format!("  rules: [{}]", names.join(", "))
+            }
+            Some(("timespan", _)) if document.contains("type: temporal\n") => {
+                done = true;
+                "  timespan: 1s".to_owned()
+            }
+            _ => line.to_owned(),
+        };
+        out.push(changed);
+    }
+    if is_condition {
+        out.push("    )".to_owned());
+    }
+    // Baselines have no condition: nobody is known for so long, and nothing is so much.
+    let add = [("type: x_new_value", "x-min-days", 300), ("type: x_spike", "x-floor", 900_000_000)];
+    for (kind, key, number) in add {
+        if document.contains(kind) {
+            out.retain(|line| {
+                !line.trim_start().starts_with(&format!("{key}:")) && !line.trim_start().starts_with("x-cold-floor:")
+            });
+            let place = out.iter().position(|line| line.starts_with("falsepositives:")).unwrap();
+            out.insert(place, format!("{key}: {number}"));
+            if key == "x-floor" {
+                out.insert(place, format!("x-cold-floor: {number}"));
+            }
+            done = true;
+        }
+    }
+    assert!(done, "nothing to negate in\n{document}");
+    out.join("\n")
+}
+
+#[test]
+fn a_rule_with_a_broken_condition_fails_its_tests() {
+    let documents = documents();
+    let texts: BTreeMap<&str, &str> = rules::pack().iter().copied().collect();
+    let mut survived = Vec::new();
+    for document in &documents {
+        // Whoever refers to it tests it as well.
+        let referring = documents.iter().filter(|other| other.refers.contains(&document.name)).map(|other| other.file);
+        let mut homes: Vec<&str> = std::iter::once(document.file).chain(referring).collect();
+        homes.dedup();
+        let failed = homes.iter().any(|home| {
+            let files = closure(&documents, home);
+            let source = |file: &&'static str| {
+                let text = texts[*file];
+                let text = if *file == document.file {
+                    text.replace(document.text, &broken(document.text))
+                } else {
+                    text.to_owned()
+                };
+                Source { file: (*file).to_owned(), text }
+            };
+            let rules = RuleSet::load(files.iter().map(source).collect(), &Tuning::default())
+                .unwrap_or_else(|errors| panic!("{errors}"));
+            let tested = documents.iter().filter(|other| other.file == *home);
+            tested.into_iter().any(|other| !rule_test::run(&rules, Some(&other.name)).failures.is_empty())
+        });
+        if !failed {
+            survived.push(format!("{} of {}", document.name, document.file));
+        }
+    }
+    assert!(survived.is_empty(), "no test notices that these are broken:\n{}", survived.join("\n"));
+}
