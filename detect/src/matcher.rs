@@ -137,6 +137,19 @@ impl Matcher {
         self.judge(event, &selected, rules.into_iter(), out)
     }
 
+    /// The detection rules that the index leaves in the running for a record: those that are asked.
+    pub fn candidates(&self, event: &Event) -> impl Iterator<Item = &Rule> {
+        self.index
+            .candidates(event)
+            .into_iter()
+            .filter_map(|position| self.detections.get(position).map(|rule| &**rule))
+    }
+
+    /// Whether the condition of a detection rule holds for a record, exceptions and domains aside.
+    pub fn holds(rule: &Rule, event: &Event) -> bool {
+        rule.detection().is_some_and(|detection| detection.matches(event, &mut Scratch::default()))
+    }
+
     /// The same, asking every rule: the meaning of [`Matcher::matches`], for comparing.
     pub fn naive(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
         let selected = self.selected(event, 0..self.detections.len());

@@ -341,6 +341,12 @@ pub enum RulesAction {
         #[arg(long, value_delimiter = ',')]
         domains: Vec<String>,
     },
+    /// What each rule costs on records of one's own: how often it is asked, and for how long.
+    Bench {
+        /// A file of records: lines of JSON, or an array.
+        #[arg(value_name = "RECORDS.json")]
+        file: PathBuf,
+    },
     /// Judge the archive again, and say what is different from what stands there or from what other rules find.
     Backtest(Backtest),
     /// Put these rules in force for every detector of the log, also if they were replaced before.

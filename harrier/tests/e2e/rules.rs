@@ -149,3 +149,26 @@ fn rule_files_that_change_are_taken_up_and_broken_ones_are_refused() {
     assert_eq!((loaded(), refused()), (before, 0.0));
     assert_eq!(service.terminate(), Some(0));
 }
+
+/// How often a rule is asked is a matter of the index; how long it takes, of the machine.
+#[test]
+fn what_rules_cost_is_measured_on_ones_own_records() {
+    let harrier = Harrier::new();
+    let rules = "title: By name\nid: by_name\nlogsource: {product: m365}\ndetection: {s: {Operation: UserLoggedIn}, condition: s}\n---\n\
+                 title: Never\nid: never_comes\nlogsource: {product: m365}\ndetection: {s: {Operation: NeverComes}, condition: s}\n---\n\
+                 title: Of all\nid: of_all\nlogsource: {product: m365}\ndetection: {s: {Workload|endswith: e}, condition: not s}\n";
+    let rules = harrier.file("rules.yml", rules);
+    let lines = lines(&sample::world(3));
+    let sign_ins = lines.iter().filter(|line| line.contains("\"Operation\":\"UserLoggedIn\"")).count();
+    let file = harrier.file("records.jsonl", joined(&lines));
+    let ran = harrier.run(["rules", "bench", file.to_str().unwrap(), "--rules", rules.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let asked = |rule: &str| -> Option<Vec<String>> {
+        let line = ran.stdout.lines().find(|line| line.starts_with(rule))?;
+        Some(line.split_whitespace().skip(1).take(2).map(|number| number.replace(',', "")).collect())
+    };
+    assert!(sign_ins > 0);
+    assert_eq!(asked("by_name ").unwrap(), [sign_ins.to_string(), sign_ins.to_string()], "{ran}");
+    assert_eq!(asked("of_all ").unwrap()[0], lines.len().to_string(), "{ran}");
+    assert_eq!(asked("never_comes "), None, "{ran}");
+}

@@ -1,7 +1,9 @@
-//! `harrier rules`: check, test, list, explain, backtest and publish.
+//! `harrier rules`: check, test, list, explain, backtest, bench and publish.
 
 mod backtest;
+mod bench;
 mod explain;
+mod records;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -23,6 +25,9 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     if let RulesAction::Explain { rule, file, domains } = &options.action {
         return explain::run(&config, rules, rule, file, domains);
     }
+    if let RulesAction::Bench { file } = &options.action {
+        return bench::run(&config, rules, file);
+    }
     if matches!(options.action, RulesAction::Publish) {
         let book = services::rule_book(&config)?;
         detect::service::offer(&*services::open_log(&config)?, &book, true).await?;
@@ -35,7 +40,7 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     }
     let mut out = std::io::stdout().lock();
     match &options.action {
-        RulesAction::Publish | RulesAction::Explain { .. } | RulesAction::Backtest(_) => {}
+        RulesAction::Publish | RulesAction::Explain { .. } | RulesAction::Bench { .. } | RulesAction::Backtest(_) => {}
         RulesAction::Check => {
             // The pack's own are its authors' business.
             let pack = |note: &detect::rule::Note| rules::pack().iter().any(|(file, _)| *file == note.file);
