@@ -15,6 +15,9 @@ use super::predicate::{Field, Item, Search, Test};
 const LITERALS_MAX: usize = 16;
 const LITERAL_BYTES_MIN: usize = 3;
 
+/// To what texts are cut where there are more: then some of them are the same.
+const LITERAL_BYTES_CUT: usize = 6;
+
 /// What one of the values of a field must be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Needle {
@@ -74,8 +77,8 @@ fn needles(test: &Test) -> Option<Vec<Needle>> {
         Test::Network(network) => Some(vec![Needle::Network(network.trunc())]),
         Test::Regex(regex) => {
             let texts = [ExtractKind::Prefix, ExtractKind::Suffix].map(|kind| literals(regex.as_str(), kind));
-            let shortest = |texts: &Vec<String>| texts.iter().map(String::len).min();
-            let best = texts.into_iter().flatten().max_by_key(shortest);
+            let says = |texts: &Vec<String>| (texts.iter().map(String::len).min(), std::cmp::Reverse(texts.len()));
+            let best = texts.into_iter().flatten().max_by_key(says);
             Some(best.map_or(vec![Needle::Value], |texts| texts.into_iter().map(Needle::Text).collect()))
         }
         Test::Text { .. }
@@ -93,14 +96,23 @@ fn needles(test: &Test) -> Option<Vec<Needle>> {
 fn literals(expression: &str, kind: ExtractKind) -> Option<Vec<String>> {
     let parsed = regex_syntax::parse(expression).ok()?;
     // A class of more characters than a letter has cases ends a text.
-    let sequence = Extractor::new().kind(kind.clone()).limit_class(3).extract(&parsed);
-    let text = |bytes| std::str::from_utf8(bytes).ok().map(fold_text).filter(|text| text.len() >= LITERAL_BYTES_MIN);
+    let mut sequence = Extractor::new().kind(kind.clone()).limit_class(3).extract(&parsed);
+    let text =
+        |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(fold_text).filter(|text| text.len() >= LITERAL_BYTES_MIN);
     let common = match kind {
         ExtractKind::Suffix => sequence.longest_common_suffix(),
         _ => sequence.longest_common_prefix(),
     };
     if let Some(common) = common.and_then(text) {
         return Some(vec![common]);
+    }
+    if sequence.len().is_some_and(|count| count > LITERALS_MAX) {
+        match kind {
+            ExtractKind::Suffix => sequence.keep_last_bytes(LITERAL_BYTES_CUT),
+            _ => sequence.keep_first_bytes(LITERAL_BYTES_CUT),
+        }
+        sequence.sort();
+        sequence.dedup();
     }
     let found = sequence.literals().filter(|found| (1..=LITERALS_MAX).contains(&found.len()))?;
     found.iter().map(|literal| text(literal.as_bytes())).collect()
@@ -119,7 +131,8 @@ fn best(parts: impl Iterator<Item = Witness>) -> Option<Witness> {
         Needle::Text(text) => text.len(),
         // As much as its numbers say in writing.
         Needle::Network(network) => usize::from(network.prefix_len()) / 3,
-        Needle::Value => 0,
+        // Most records do not have most fields.
+        Needle::Value => 1,
     };
     let worth = |witness: &Witness| {
         let weakest = witness.iter().map(says).min().unwrap_or(usize::MAX);
@@ -145,6 +158,7 @@ mod tests {
         "a|bcdef",
         "x*yyy",
         "(abc){2,4}",
+        "(remove|disable)-(antiphish|safelinks|malwarefilter|connector)(policy|rule|set)",
     ];
 
     fn of(expression: &str) -> Vec<Needle> {
@@ -157,6 +171,8 @@ mod tests {
         assert_eq!(of("^Bot-17/[0-9]+"), texts(&["bot-17/"]));
         assert_eq!(of("[a-z]{3}\\.exe"), texts(&[".exe"]));
         assert_eq!(of("(?:invoice|payment) [0-9]"), texts(&["invoice ", "payment "]));
+        let many = "^(remove|disable)-(anti|safe|malware|hosted|atp|eop|inbound|outbound|journal)(policy|rule)$";
+        assert_eq!(of(many), texts(&["disabl", "remove"]));
         // Short or without any: asked of every value.
         for expression in ["a|bcdef", "[0-9]+", ".*", "", "^$"] {
             assert_eq!(of(expression), [Needle::Value], "{expression}");
