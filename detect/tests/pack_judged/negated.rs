@@ -127,6 +127,7 @@ fn broken(document: &str) -> String {
 }
 
 #[test]
+#[ignore = "takes many minutes, and has not been seen to end yet: cargo test -p detect --test pack_judged -- --ignored"]
 fn a_rule_with_a_broken_condition_fails_its_tests() {
     let documents = documents();
     let texts: BTreeMap<&str, &str> = rules::pack().iter().copied().collect();
@@ -149,8 +150,8 @@ fn a_rule_with_a_broken_condition_fails_its_tests() {
             };
             let rules = RuleSet::load(files.iter().map(source).collect(), &Tuning::default())
                 .unwrap_or_else(|errors| panic!("{errors}"));
-            let tested = documents.iter().filter(|other| other.file == *home);
-            tested.into_iter().any(|other| !rule_test::run(&rules, Some(&other.name)).failures.is_empty())
+            let mut tested = documents.iter().filter(|other| other.file == *home);
+            tested.any(|other| !rule_test::run(&rules, Some(&other.name)).failures.is_empty())
         });
         if !failed {
             survived.push(format!("{} of {}", document.name, document.file));

@@ -128,7 +128,7 @@ impl Month {
     /// person's own computer; every journey begins on a Monday.
     fn session(&self, person: &Person, number: usize, day: u64) -> Session {
         let usual = self.office.session(person, number, day);
-        let mut journey = Dice::new(self.seed, "journey", (day / 7) << 32 | number as u64);
+        let mut journey = Dice::new(self.seed, "journey", ((day / 7) << 32) | number as u64);
         if journey.percent(3) && (day % 7) < 3 {
             let ip = format!("198.18.{}.{}", journey.between(128, 256), journey.between(1, 250));
             return Session { ip, ..usual };
