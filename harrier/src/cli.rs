@@ -224,9 +224,12 @@ pub struct Sql {
     /// Read the query from a file.
     #[arg(long, short = 'f', conflicts_with = "query")]
     pub file: Option<PathBuf>,
-    /// How to print the answer.
+    /// How to print the answer. A table for people has at most 100,000 rows.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
+    /// How long the answer may take, to its last row.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub timeout_secs: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,6 +4,7 @@
 //! refused by the planner's own options, not by looking at the text.
 
 mod functions;
+mod limits;
 pub mod output;
 mod provider;
 pub mod records;
@@ -22,19 +23,23 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
 use futures::stream;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::delta::DeltaTable;
 use crate::error::Error;
 use crate::store::Store;
 use crate::table::{TABLES, Table};
+pub use limits::Limits;
+use limits::{Depth, OPERATORS_MAX, PLANNING_STACK_BYTES, QUERY_BYTES_MAX, RELATIONS_MAX, bounded, depth};
 use provider::{ARCHIVE_URL, DeltaProvider};
 
-/// Memory for one query. Sorts and joins beyond it go to disk; what cannot, fails with a clear error.
-const QUERY_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
-
 /// SQL over one archive folder.
+#[derive(Clone, Debug)]
 pub struct Sql {
     store: Store,
+    limits: Limits,
 }
 
 /// A record as it was received.
@@ -53,6 +58,13 @@ pub enum QueryError {
     NoArchive(std::path::PathBuf),
     #[error(transparent)]
     Archive(#[from] Error),
+    #[error("the query has {bytes} bytes: at most {QUERY_BYTES_MAX} are read")]
+    TooLong { bytes: usize },
+    #[error(
+        "the query has {operators} operators and {relations} tables and subqueries; at most {OPERATORS_MAX} and \
+         {RELATIONS_MAX} are planned: write many values as IN (...)"
+    )]
+    TooDeep { operators: usize, relations: usize },
     /// What the planner or the engine says: usually a mistake in the query.
     #[error("{}", plain(.0))]
     Query(Box<DataFusionError>),
@@ -76,7 +88,12 @@ impl Sql {
         if !root.is_dir() {
             return Err(QueryError::NoArchive(data_dir.to_owned()));
         }
-        Ok(Sql { store: Store::folder(&root)? })
+        Ok(Sql { store: Store::folder(&root)?, limits: Limits::default() })
+    }
+
+    /// Queries may take so much.
+    pub fn with_limits(self, limits: Limits) -> Sql {
+        Sql { limits, ..self }
     }
 
     /// Runs one query and returns its rows as they come.
@@ -84,7 +101,7 @@ impl Sql {
         if let Some(table) = described(text) {
             return Ok(describe(table).map_err(DataFusionError::from)?);
         }
-        Ok(self.plan(text).await?.execute_stream().await?)
+        self.begin(text, Vec::new()).await
     }
 
     /// The same, collected: for queries whose answers are known to be small.
@@ -94,12 +111,9 @@ impl Sql {
 
     /// Rows as lines of JSON, with named parameters (`$name`), which are text values and never part of the query.
     pub async fn query_ndjson(&self, text: &str, parameters: &[(&str, &str)]) -> Result<Vec<u8>, QueryError> {
-        let values: Vec<(&str, ScalarValue)> =
-            parameters.iter().map(|&(name, value)| (name, ScalarValue::Utf8(Some(value.to_owned())))).collect();
-        let plan = self.plan(text).await?;
-        let plan = if values.is_empty() { plan } else { plan.with_param_values(values)? };
+        let rows = self.begin(text, values(parameters)).await?;
         let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-        for batch in plan.collect().await? {
+        for batch in datafusion::physical_plan::common::collect(rows).await? {
             writer.write(&batch).map_err(DataFusionError::from)?;
         }
         writer.finish().map_err(DataFusionError::from)?;
@@ -110,10 +124,9 @@ impl Sql {
     /// in several tenants.
     pub async fn raw(&self, id: &str, tenant: Option<&str>) -> Result<Vec<RawRecord>, QueryError> {
         let text = "SELECT tenant, raw FROM events WHERE id = $id AND ($tenant = '' OR tenant = $tenant) ORDER BY 1, 2";
-        let values = [("id", id), ("tenant", tenant.unwrap_or_default())];
-        let values: Vec<(&str, ScalarValue)> = values.map(|(name, value)| (name, ScalarValue::from(value))).into();
+        let rows = self.begin(text, values(&[("id", id), ("tenant", tenant.unwrap_or_default())])).await?;
         let mut records = Vec::new();
-        for batch in self.plan(text).await?.with_param_values(values)?.collect().await? {
+        for batch in datafusion::physical_plan::common::collect(rows).await? {
             let (tenants, raws) = (records::texts(&batch, "tenant")?, records::texts(&batch, "raw")?);
             for row in 0..batch.num_rows() {
                 let bytes = raws.value(row).as_bytes().to_vec();
@@ -124,7 +137,35 @@ impl Sql {
         Ok(records)
     }
 
+    /// Plans a query and begins it, on a thread whose stack is large: planning goes as deep as the query does.
+    async fn begin(
+        &self,
+        text: &str,
+        values: Vec<(String, ScalarValue)>,
+    ) -> Result<SendableRecordBatchStream, QueryError> {
+        let asked = Instant::now();
+        let (sql, text, runtime) = (self.clone(), text.to_owned(), Handle::current());
+        let planning = async move {
+            let plan = sql.plan(&text).await?;
+            let plan = if values.is_empty() { plan } else { plan.with_param_values(values)? };
+            Ok::<_, QueryError>(plan.execute_stream().await?)
+        };
+        let (send, receive) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
+        // Nobody waits for it any more if sending fails.
+        let spawned = thread.spawn(move || drop(send.send(runtime.block_on(planning))));
+        spawned.map_err(|_| Error::Worker)?;
+        Ok(bounded(receive.await.map_err(|_| Error::Worker)??, self.limits, asked))
+    }
+
     async fn plan(&self, text: &str) -> Result<DataFrame, QueryError> {
+        if text.len() > QUERY_BYTES_MAX {
+            return Err(QueryError::TooLong { bytes: text.len() });
+        }
+        let Depth { operators, relations } = depth(text);
+        if operators > OPERATORS_MAX || relations > RELATIONS_MAX {
+            return Err(QueryError::TooDeep { operators, relations });
+        }
         let context = self.context().await?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         Ok(context.sql_with_options(text, options).await?)
@@ -137,8 +178,10 @@ impl Sql {
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
         parquet.bloom_filter_on_read = true;
-        let runtime =
-            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_MEMORY_BYTES))).build_arc()?;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(self.limits.memory_bytes)))
+            .with_max_temp_directory_size(self.limits.spill_bytes)
+            .build_arc()?;
         let context = SessionContext::new_with_config_rt(config, runtime);
         context.register_object_store(ARCHIVE_URL.as_ref(), self.store.objects().clone());
         functions::register(&context);
@@ -148,6 +191,10 @@ impl Sql {
         }
         Ok(context)
     }
+}
+
+fn values(parameters: &[(&str, &str)]) -> Vec<(String, ScalarValue)> {
+    parameters.iter().map(|&(name, value)| (name.to_owned(), ScalarValue::Utf8(Some(value.to_owned())))).collect()
 }
 
 /// The table of a `DESCRIBE table` statement, which we answer ourselves because it should say what the columns mean.

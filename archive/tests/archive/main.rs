@@ -2,6 +2,7 @@
 
 mod archiver;
 mod compaction;
+mod hostile_sql;
 mod tables;
 mod verify;
 mod world;

@@ -90,7 +90,8 @@ async fn compact(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Outco
         if done.merges > 0 {
             let (files, merges) = (done.files_before, done.merges);
             let (before, after) = (done.bytes_before, done.bytes_after);
-            println!("{}: {files} files of {before} bytes became {merges} of {after}", table.name);
+            let mut out = std::io::stdout();
+            writeln!(out, "{}: {files} files of {before} bytes became {merges} of {after}", table.name)?;
         }
         if done.failures > 0 {
             eprintln!("{}: {} partitions could not be compacted; see above", table.name, done.failures);
@@ -101,14 +102,16 @@ async fn compact(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Outco
 
 async fn stats(config: &Config) -> anyhow::Result<Outcome> {
     let store = store(config)?;
-    println!("{:<18}  {:>8}  {:>8}  {:>12}  {:>14}", "table", "commits", "files", "rows", "bytes");
+    // A reader that has seen enough ends the command, and not with a panic.
+    let mut out = std::io::stdout();
+    writeln!(out, "{:<18}  {:>8}  {:>8}  {:>12}  {:>14}", "table", "commits", "files", "rows", "bytes")?;
     for &table in TABLES {
         let delta = DeltaTable::open(store.clone(), table).await?;
         let snapshot = delta.snapshot();
         let (files, commits) = (snapshot.files.len(), snapshot.version.map_or(0, |version| version + 1));
         let rows: u64 = snapshot.files.values().map(archive::delta::Add::rows).sum();
         let bytes: u64 = snapshot.files.values().map(|add| add.size).sum();
-        println!("{:<18}  {commits:>8}  {files:>8}  {rows:>12}  {bytes:>14}", table.name);
+        writeln!(out, "{:<18}  {commits:>8}  {files:>8}  {rows:>12}  {bytes:>14}", table.name)?;
     }
     Ok(Outcome::Done)
 }

@@ -1,13 +1,18 @@
 //! `harrier sql`: the archive in SQL, read-only.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Context;
+use archive::sql::Limits;
 use archive::sql::output::{Format, Output};
 use futures::StreamExt;
 
 use crate::cli::{self, Global};
 use crate::exit::Outcome;
+
+/// Rows of a table for people, which is held whole to be aligned. The other formats are written as they come.
+const TABLE_ROWS_MAX: u64 = 100_000;
 
 pub async fn run(global: &Global, options: &cli::Sql) -> anyhow::Result<Outcome> {
     let query = match (&options.query, &options.file) {
@@ -17,7 +22,13 @@ pub async fn run(global: &Global, options: &cli::Sql) -> anyhow::Result<Outcome>
         }
         (None, None) => anyhow::bail!("no query"),
     };
-    print(&super::archive(global)?, &query, format(options.format)).await
+    let format = format(options.format);
+    let limits = Limits {
+        time: Duration::from_secs(options.timeout_secs),
+        rows: (format == Format::Table).then_some(TABLE_ROWS_MAX),
+        ..Limits::default()
+    };
+    print(&super::archive(global)?.with_limits(limits), &query, format).await
 }
 
 /// Runs a query and prints its answer on stdout.
