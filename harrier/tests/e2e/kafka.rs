@@ -215,12 +215,12 @@ fn every_role_ends_in_time_though_the_broker_is_gone() {
     assert!(all_ended, "{open:?} go on\n{said}");
 }
 
-/// Two days by the search alone, then all of them while the feeds are polled: what both have is one row.
+/// A day by the search alone, then all of them while the feeds are polled: what both have is one row.
 #[test]
 fn a_backfill_beside_the_pollers_doubles_nothing() {
     let Some(broker) = broker::broker() else { return };
     let searching = Searching { looks: 1, ..Searching::default() };
-    let options = Options { users: 2, days: 7, searching, ..small_world(17) };
+    let options = Options { users: 2, days: 3, searching, ..small_world(17) };
     let tenant = Tenant::start(options.clone());
     tenant.subscribe(&options);
     let more = format!("graph = \"http://{}\"\n{}", tenant.fake.address(), log(&broker.addresses, "backfill"));
@@ -232,9 +232,9 @@ fn a_backfill_beside_the_pollers_doubles_nothing() {
         let ran = finish(backfill.args(["backfill", "--since", since, "--until", until, "--config"]).arg(&config));
         assert_eq!(ran.code, Some(0), "{ran}");
     };
-    backfill("4d", "2d");
+    backfill("2d", "1d");
     roles.push(Role::start("ingest", &options, &tenant, &more));
-    backfill("8d", "0s");
+    backfill("4d", "0s");
     let records = tenant.fake.world().records.len() as u64;
     let archive = &roles[1].harrier;
     let archived = |which: &str| archive.number(&format!("SELECT count({which}) FROM events"));

@@ -61,7 +61,7 @@ impl Month {
         let office_mail = [("Identity", "office.mail"), ("User", &person.user_name), ("AutoMapping", "True")];
         let footer = [("Name", "Legal footer"), ("ApplyHtmlDisclaimerText", "<p>Contoso</p>")];
         let allowed = [("ListType", "Sender"), ("Allow", "True"), ("Entries", "news@letters.example.net")];
-        let cmdlets: [(u64, (&str, &str), Vec<(&str, &str)>); 4] = [
+        let cmdlets = [
             (
                 15,
                 ("Add-MailboxPermission", "office.mail"),
