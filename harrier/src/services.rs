@@ -374,10 +374,15 @@ impl Services {
     /// Ends every service once all that has been received is judged, and returns when it is in the archive.
     pub async fn end_intake(mut self, log: &dyn Log) -> anyhow::Result<()> {
         self.until(judged(log)).await??;
+        // What comes after this is that of others.
+        let mut archived = Vec::new();
+        for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
+            archived.push((topic, ends(log, topic).await?));
+        }
         self.stop(log, None).await?;
         // Where another process is the archiver, its next flush has our rows.
-        for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
-            consumed(log, Consumer::Archive, topic).await?;
+        for (topic, ends) in archived {
+            consumed_to(log, Consumer::Archive, topic, ends).await?;
         }
         Ok(())
     }
@@ -480,7 +485,12 @@ pub async fn ends(log: &dyn Log, topic: Topic) -> anyhow::Result<Vec<u64>> {
 /// Waits until a consumer has consumed all that is in a topic now, whichever process does it.
 pub async fn consumed(log: &dyn Log, consumer: Consumer, topic: Topic) -> anyhow::Result<()> {
     log.settle().await?;
-    for (partition, end) in (0..).zip(ends(log, topic).await?) {
+    consumed_to(log, consumer, topic, ends(log, topic).await?).await
+}
+
+/// The same, up to these ends of the partitions.
+async fn consumed_to(log: &dyn Log, consumer: Consumer, topic: Topic, ends: Vec<u64>) -> anyhow::Result<()> {
+    for (partition, end) in (0..).zip(ends) {
         loop {
             let at = log.committed(consumer, topic, partition).await?;
             if at >= end || is_void(log, topic, partition, at, end).await? {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use runtime::log::embedded::Embedded;
-use runtime::log::{Consumer, Input, Lease, Log, LogError, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
+use runtime::log::{
+    Consumer, Input, Lease, Log, LogError, Message, Output, ReadLimit, StateChange, Store, To, Topic, Txn,
+};
 
 const PARTITIONS: u32 = 2;
 
@@ -84,6 +86,7 @@ contract! {
     state_is_scanned_by_prefix_and_rows_can_go
     a_lease_keeps_others_out_and_guards_steps
     a_search_takes_no_tenant_from_its_poller
+    who_waits_in_vain_and_gives_up_keeps_nothing_from_others
     who_is_overtaken_changes_nothing_more
     what_was_committed_is_found_by_the_next_process
     trimming_takes_what_everybody_has_read_and_never_hides_a_gap
@@ -223,6 +226,16 @@ async fn reads_are_limited_and_go_on_where_they_stopped(world: World) {
         seen.extend(messages.iter().map(|m| String::from_utf8(m.value.clone()).unwrap().parse::<u64>().unwrap()));
     }
     assert_eq!(seen, (0..15).collect::<Vec<_>>());
+    // Who goes on further ahead, or back, begins exactly there, whatever was ready from where it stood.
+    let all = log.read(Topic::Records, 0, 0, ReadLimit::default()).await.unwrap();
+    for step in [1, 3, 7, 14, 2] {
+        let mut places: Vec<&Message> = all.iter().step_by(step).collect();
+        places.extend(all.first());
+        for place in places {
+            let one = log.read(Topic::Records, 0, place.offset, ReadLimit { messages: 1, bytes: 1000 }).await.unwrap();
+            assert_eq!((one.len(), one[0].offset, &one[0].value), (1, place.offset, &place.value));
+        }
+    }
     // A message larger than the limit is still returned, alone.
     assert_eq!(log.read(Topic::Records, 0, 0, ReadLimit { messages: 9, bytes: 0 }).await.unwrap().len(), 1);
     // Several read from several places at once.
@@ -301,6 +314,20 @@ async fn a_search_takes_no_tenant_from_its_poller(world: World) {
     other.settle().await.unwrap();
     assert_eq!(other.look(Store::Ledger).await.unwrap().len(), pollers.len());
     assert_eq!(log.look(Store::Searches).await.unwrap(), [(b"t3\0".to_vec(), b"x".to_vec())]);
+}
+
+async fn who_waits_in_vain_and_gives_up_keeps_nothing_from_others(world: World) {
+    let (one, waiting) = (world.open().await, world.open().await);
+    let lease = |owner: &str| lease(Consumer::Archive, 0, owner);
+    hold(&*one, &lease("one")).await;
+    assert!(!waiting.acquire(&lease("waiting"), HOLD).await.unwrap());
+    waiting.release(&lease("waiting")).await.unwrap();
+    one.release(&lease("one")).await.unwrap();
+    for owner in ["next", "the one after"] {
+        let next = world.open().await;
+        hold(&*next, &lease(owner)).await;
+        next.release(&lease(owner)).await.unwrap();
+    }
 }
 
 async fn who_is_overtaken_changes_nothing_more(world: World) {

@@ -143,6 +143,7 @@ impl Archiver {
 
     async fn keep_up(&self, mut writers: Vec<Writer>, lease: &Lease, shutdown: &Shutdown) -> Result<(), Error> {
         let mut renewed = tokio::time::Instant::now();
+        let mut goal = None;
         loop {
             if renewed.elapsed() > LEASE_HOLD / 4 {
                 if !self.log.acquire(lease, LEASE_HOLD).await? {
@@ -151,6 +152,9 @@ impl Archiver {
                 renewed = tokio::time::Instant::now();
             }
             let ending = shutdown.is_requested();
+            if ending && goal.is_none() {
+                goal = Some(ends(&*self.log).await?);
+            }
             let mut moved = false;
             for writer in &mut writers {
                 // Most tables are quiet most of the time; asking each of them each time would be most of the questions.
@@ -160,11 +164,13 @@ impl Archiver {
                     moved |= has_moved;
                 }
             }
-            if !self.flush_due(&mut writers, ending && !moved).await? {
+            // What others still write after the end was asked for is the next archiver's: with them it would never come.
+            let done = ending && (!moved || goal.as_ref().is_some_and(|goal| have_reached(goal, &writers)));
+            if !self.flush_due(&mut writers, done).await? {
                 // Another archiver has committed: what is held is theirs already.
                 return Ok(());
             }
-            if ending && !moved {
+            if done {
                 return Ok(());
             }
             if !moved {
@@ -239,6 +245,27 @@ impl Archiver {
     }
 }
 
+/// Where every partition of every topic that a table is fed from ends.
+async fn ends(log: &dyn Log) -> Result<BTreeMap<(Topic, u32), u64>, Error> {
+    let mut ends = BTreeMap::new();
+    for table in TABLES {
+        for partition in 0..log.partitions() {
+            ends.insert((table.topic, partition), log.end(table.topic, partition).await?);
+        }
+    }
+    Ok(ends)
+}
+
+/// Offsets are not dense in every log, so a partition may end before its last offset: nothing found is the end as well.
+fn have_reached(goal: &BTreeMap<(Topic, u32), u64>, writers: &[Writer]) -> bool {
+    writers.iter().all(|writer| {
+        let reached = |source: &Source| {
+            !source.moved || goal.get(&(writer.table().topic, source.partition)).is_none_or(|end| source.next >= *end)
+        };
+        writer.sources.iter().all(reached)
+    })
+}
+
 fn overtaken(error: &Error) -> bool {
     matches!(error, Error::Log(error) if error.must_reload())
 }
@@ -255,6 +282,8 @@ pub(crate) struct Source {
     committed: u64,
     /// Where reading stands: the rows between are held.
     pub(crate) next: u64,
+    /// Whether the last look found anything.
+    moved: bool,
     /// The same for the partition of `records` that verdicts speak of; zero for other topics.
     records_committed: u64,
     pub(crate) records_next: u64,
@@ -290,7 +319,14 @@ impl Writer {
                     .get(&source_name(&log_id, Topic::Records, partition))
                     .copied()
                     .unwrap_or(0);
-                Source { partition, committed, next: committed, records_committed: records, records_next: records }
+                Source {
+                    partition,
+                    committed,
+                    next: committed,
+                    moved: false,
+                    records_committed: records,
+                    records_next: records,
+                }
             })
             .collect();
         let standing = if std::ptr::eq(table, &FINDINGS) { Standing::load(&delta).await? } else { Standing::default() };
@@ -319,7 +355,8 @@ impl Writer {
         let batches: Vec<Batch> = futures::future::try_join_all(reads).await?;
         let mut moved = false;
         for (source, batch) in self.sources.iter_mut().zip(&batches) {
-            moved |= batch.next > source.next;
+            source.moved = batch.next > source.next;
+            moved |= source.moved;
             source.next = batch.next;
             source.records_next = batch.records_next;
         }

@@ -185,3 +185,24 @@ async fn a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_ski
     let refused = archiver(other).run(ended()).await.unwrap_err();
     assert!(matches!(refused, archive::Error::OtherLog { .. }), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_is_asked_to_end_does_not_wait_for_those_who_go_on_writing() {
+    let world = Arc::new(World::new());
+    world.records(0, &[(&record("before", "2026-11-22T10:00:00"), 'a')]).await;
+    let mut others = tokio::task::JoinSet::new();
+    for partition in 0..2 {
+        let world = world.clone();
+        others.spawn(async move {
+            for number in 0.. {
+                let text = record(&format!("{partition}-{number}"), "2026-11-22T10:00:00");
+                world.records(partition, &[(&text, 'a')]).await;
+            }
+        });
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(60), world.drain()).await;
+    assert!(others.try_join_next().is_none(), "they have stopped writing");
+    others.shutdown().await;
+    ended.expect("it does not end");
+    assert_eq!(world.lines("SELECT id FROM events WHERE id = 'before'").await.len(), 1);
+}

@@ -462,10 +462,9 @@ impl Inner {
         let key = (lease.consumer, lease.partition);
         let unit = Unit::of_lease(lease);
         let mut leases = lock(&self.leases);
-        if leases.get(&key).is_none_or(|held| held.owner != lease.owner) {
-            return;
+        if leases.get(&key).is_some_and(|held| held.owner == lease.owner) {
+            leases.remove(&key);
         }
-        leases.remove(&key);
         let of_unit = |(consumer, partition): &(Consumer, u32)| {
             let lease = Lease { consumer: *consumer, partition: *partition, owner: String::new() };
             Unit::of_lease(&lease) == unit
@@ -473,7 +472,8 @@ impl Inner {
         if !leases.keys().any(of_unit) {
             lock(&self.tenures).remove(&unit);
         }
-        // Who holds nothing keeps nothing from others: the group gives it to them at once.
+        // Who holds nothing keeps nothing from others: the group gives it to them at once. Also who has waited in vain,
+        // else the group might give it what nobody works on.
         let done = !leases.keys().any(|(consumer, _)| *consumer == lease.consumer);
         drop(leases);
         if done {

@@ -28,6 +28,13 @@ use crate::log::{LogError, Message, ReadLimit, Topic};
 /// Most places that one partition is read from at once. The archive reads `findings` for three tables, notify for itself.
 const LANES_MAX: usize = 6;
 
+/// How many offsets a cursor reads over rather than being moved: moving one drops what it has ready and waits for the
+/// fetch under way. Readers who go by what others say of a partition step over the markers of its transactions.
+const READ_OVER_MAX: u64 = 64;
+
+/// How long the word that an end was reached is left to be overtaken by a message under way, before asking anew.
+const OVERTAKEN_WITHIN: Duration = Duration::from_millis(50);
+
 /// A cursor that nobody has used for so long is given up, with what it holds ready.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -165,7 +172,7 @@ impl Reader {
         let name = self.settings.name(topic.name());
         // Serves what concerns the client as a whole.
         cursor.client.poll(Duration::ZERO);
-        if cursor.at != from {
+        if cursor.at != from && !cursor.read_over_to(from) {
             cursor.seek(&name, partition, from)?;
         }
         let mut messages = Vec::new();
@@ -185,7 +192,7 @@ impl Reader {
                 cursor.void_until = end;
                 break;
             }
-            if cursor.ended {
+            if cursor.ended && began.elapsed() >= OVERTAKEN_WITHIN {
                 cursor.seek(&name, partition, from)?;
                 asked_anew = true;
             }
@@ -216,14 +223,15 @@ impl Reader {
         fault(error, &format!("to read the topic {}", self.settings.name(topic.name())))
     }
 
-    /// A cursor that nobody uses, best one that stands where it is to read. Waits for nobody: it holds up all others.
+    /// A cursor that nobody uses, best one that stands where it is to read or just before. Waits for nobody: it holds up all others.
     fn cursor(&self, topic: Topic, partition: u32, from: u64) -> Result<Arc<Shared>, LogError> {
         let mut lanes = self.lock();
         self.sweep(&mut lanes);
         let known = lanes.cursors.entry((topic, partition)).or_default();
         let standing = |shared: &Shared| *shared.at.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = known.iter().find(|shared| standing(shared).0 == from && shared.cursor.try_lock().is_ok())
-        {
+        let near = |shared: &&Arc<Shared>| standing(shared).0 <= from && from - standing(shared).0 <= READ_OVER_MAX;
+        let free = |shared: &&Arc<Shared>| shared.cursor.try_lock().is_ok();
+        if let Some(shared) = known.iter().filter(near).filter(free).max_by_key(|shared| standing(shared).0) {
             return Ok(shared.clone());
         }
         let taken: Vec<usize> = known.iter().map(|shared| shared.lane).collect();
@@ -310,6 +318,16 @@ impl Reader {
 }
 
 impl Cursor {
+    /// Lets go of what lies before an offset that is little further on. False where it does not.
+    fn read_over_to(&mut self, from: u64) -> bool {
+        let near = self.at < from && from - self.at <= READ_OVER_MAX;
+        if near {
+            self.at = from;
+            self.held.take_if(|held| held.offset < from);
+        }
+        near
+    }
+
     fn seek(&mut self, name: &str, partition: u32, from: u64) -> Result<(), LogError> {
         let failed = |error: KafkaError| LogError::Broker(format!("reading {name}/{partition}: {error}"));
         self.client.seek(name, partition as i32, Offset::Offset(from as i64), ASK).map_err(failed)?;
