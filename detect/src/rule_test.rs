@@ -81,6 +81,7 @@ pub struct Outcome {
 /// Runs the tests of every rule, or of the rule with this id or name, against the whole set.
 pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
     let mut outcome = Outcome::default();
+    let mut matchers = Matchers { rules, by_domains: BTreeMap::new() };
     for rule in rules.rules().iter().filter(|rule| only.is_none_or(|name| rule.id == name || rule.name == name)) {
         let positive = rule.tests.iter().any(|test| test.findings > 0);
         let negative = rule.tests.iter().any(|test| test.findings == 0);
@@ -90,7 +91,7 @@ pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
         for test in &rule.tests {
             outcome.tests += 1;
             let failure = Delivery::ALL.iter().find_map(|&delivery| {
-                let kind = check(rules, rule, test, delivery).err()?;
+                let kind = check(&mut matchers, rule, test, delivery).err()?;
                 let (file, line, name) = (rule.file.clone(), test.line, test.name.clone());
                 Some(Failure { file, line, rule: rule.name.clone(), test: name, delivery, kind })
             });
@@ -100,12 +101,32 @@ pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
     outcome
 }
 
-fn check(rules: &RuleSet, rule: &Rule, test: &RuleTest, delivery: Delivery) -> Result<(), FailureKind> {
+/// Making a matcher costs far more than a test does, and most tests are of one organisation.
+struct Matchers<'r> {
+    rules: &'r RuleSet,
+    by_domains: BTreeMap<&'r [String], Matcher>,
+}
+
+impl<'r> Matchers<'r> {
+    fn of(&mut self, tenant: &Tenant, test: &'r RuleTest) -> &Matcher {
+        self.by_domains.entry(&test.domains).or_insert_with(|| {
+            let domains = BTreeMap::from([(tenant.clone(), test.domains.clone())]);
+            Matcher::new(self.rules.clone(), domains)
+        })
+    }
+}
+
+fn check<'r>(
+    matchers: &mut Matchers<'r>,
+    rule: &Rule,
+    test: &'r RuleTest,
+    delivery: Delivery,
+) -> Result<(), FailureKind> {
     let Ok(tenant) = "test".parse::<Tenant>() else { return Err(FailureKind::Record) };
-    let domains = BTreeMap::from([(tenant.clone(), test.domains.clone())]);
-    let matcher = Matcher::new(rules.clone(), domains);
+    let rules = matchers.rules;
+    let matcher = matchers.of(&tenant, test);
     let records: Vec<Received> = test.records.iter().map(|record| received(&tenant, record)).collect();
-    let mut offline = Offline::new(rules, &matcher);
+    let mut offline = Offline::new(rules, matcher);
     for batch in delivery.batches(&records) {
         offline.feed(&batch).map_err(|_| FailureKind::Record)?;
     }
