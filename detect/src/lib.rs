@@ -14,6 +14,7 @@ pub mod offline;
 pub mod rule;
 pub mod rule_test;
 pub mod service;
+pub mod sight;
 
 use schemas::json::key_hash;
 use schemas::tenant::Tenant;

@@ -352,6 +352,9 @@ pub enum RulesAction {
     },
     /// Judge the archive again, and say what is different from what stands there or from what other rules find.
     Backtest(Backtest),
+    /// What each rule can see of a tenant: live, unheard (its operations have not occurred), cold (still learning) or
+    /// deaf (what it needs is missing), and which mailboxes are not audited. From the archive alone.
+    Coverage(RulesCoverage),
     /// Put these rules in force for every detector of the log, also if they were replaced before.
     Publish,
 }
@@ -377,6 +380,28 @@ pub struct Backtest {
     /// Every finding that is not the same, as lines of JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesCoverage {
+    /// Records from here on: RFC 3339, or so long ago, such as 30d [default: 30 days before the end].
+    #[arg(long, value_parser = moment)]
+    pub since: Option<DateTime<Utc>>,
+    /// Up to here [default: the tenant's last record].
+    #[arg(long, value_parser = moment)]
+    pub until: Option<DateTime<Utc>>,
+    /// Only this tenant.
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// Every rule, those that see all they need included.
+    #[arg(long)]
+    pub all: bool,
+    /// Every rule as a line of JSON.
+    #[arg(long, conflicts_with = "all")]
+    pub json: bool,
+    /// A layer for the ATT&CK Navigator instead: for each technique the rules that can see it, of one tenant.
+    #[arg(long, conflicts_with_all = ["all", "json"])]
+    pub layer: bool,
 }
 
 #[derive(Debug, Args)]

@@ -103,6 +103,11 @@ impl Detection {
     pub fn operations(&self) -> Option<BTreeSet<OperationName>> {
         self.condition.operations(&self.searches)
     }
+
+    /// The workloads of which it speaks; empty for any.
+    pub fn logsource_workloads(&self) -> &'static [&'static str] {
+        self.logsource.workloads()
+    }
 }
 
 impl Condition {

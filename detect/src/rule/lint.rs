@@ -13,7 +13,7 @@ use super::report::distance;
 use super::set::RuleSet;
 
 /// Fields that records of many operations do not have, and why. As part of a group key they leave those records out.
-const OFTEN_MISSING: &[(&str, &str)] = &[
+pub(super) const OFTEN_MISSING: &[(&str, &str)] = &[
     ("session_id", "only sign-ins and what is done with their tokens have one"),
     ("token_id", "only sign-ins and what is done with their tokens have one"),
     ("user_agent", "Exchange and administration hardly ever say it"),
@@ -97,6 +97,12 @@ fn of_rule(rule: &Rule) -> Vec<Note> {
     }
     let note = |kind| Note { file: rule.file.clone(), line: rule.line, rule: rule.name.clone(), kind };
     kinds.into_iter().map(note).collect()
+}
+
+/// An operation as records write it, where it is known; else as it is.
+pub(crate) fn known_spelling(name: &str) -> &str {
+    let key = operation_key(name);
+    OPERATIONS.lines().find(|known| operation_key(known) == key).unwrap_or(name)
 }
 
 /// A name that no record is known to have, if one that is known is like it.

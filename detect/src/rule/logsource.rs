@@ -75,6 +75,11 @@ impl Logsource {
         }
     }
 
+    /// Values of `Workload`, one of which a record must have; empty for any.
+    pub(super) fn workloads(&self) -> &'static [&'static str] {
+        self.workloads
+    }
+
     /// Whether every record of another one is one of these: where a filter speaks of this, it speaks of those.
     pub fn includes(&self, other: &Logsource) -> bool {
         let workloads = self.workloads.is_empty()

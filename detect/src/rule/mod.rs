@@ -21,6 +21,7 @@ mod modifier;
 mod names;
 pub(crate) mod pattern;
 pub(crate) mod predicate;
+mod presence;
 mod read;
 mod report;
 mod samples;
@@ -34,6 +35,7 @@ pub(crate) mod witness;
 mod yaml;
 
 pub use correlation::CORRELATION_TYPES;
+pub(crate) use lint::known_spelling;
 pub use lint::{Note, NoteKind, notes};
 pub use model::{Kind, Member, Operator, Rule};
 pub use modifier::MODIFIERS;

@@ -18,6 +18,7 @@ use schemas::field::{self, FieldId};
 use schemas::path::{Path, Scalar, for_each_leaf};
 
 use super::condition::{OperationName, union};
+use super::lint::OFTEN_MISSING;
 use super::pattern::{Pattern, fold, fold_text};
 
 /// A field of the record: the values of one path, or of several where a rule's dialect has one name for them.
@@ -126,6 +127,15 @@ impl Field {
                 [key] => FEW_VALUES.iter().any(|field| field.field().sources.contains(&key.as_str())),
                 _ => false,
             },
+        })
+    }
+
+    /// Whether it is a matter of the operation that a record has it, and not of what was done: a key at the top of the
+    /// record, or one of the fields that many operations lack.
+    pub fn goes_with_operation(&self) -> bool {
+        self.paths.iter().all(|path| match path.path.field() {
+            Some(id) => OFTEN_MISSING.iter().any(|(name, _)| *name == id.field().name),
+            None => path.segments.len() == 1 && !path.segments[0].contains('['),
         })
     }
 
@@ -471,7 +481,7 @@ impl Item {
 
 impl Item {
     /// The operations one of which a record must have for this line to hold; none where it may hold for any.
-    fn operations(&self) -> Option<BTreeSet<OperationName>> {
+    pub(super) fn operations(&self) -> Option<BTreeSet<OperationName>> {
         let [path] = self.field.as_ref()?.paths.as_slice() else { return None };
         if self.negated {
             return None;

@@ -172,3 +172,33 @@ fn what_rules_cost_is_measured_on_ones_own_records() {
     assert_eq!(asked("of_all ").unwrap()[0], lines.len().to_string(), "{ran}");
     assert_eq!(asked("never_comes "), None, "{ran}");
 }
+
+/// Without the mail feed, everything that only mail tells is deaf; where it came, it is not.
+#[test]
+fn what_a_rule_cannot_see_is_said() {
+    let all = lines(&sample::world(3));
+    let is_mail = |line: &&String| line.contains("\"Workload\":\"Exchange\"");
+    let without_mail: Vec<String> = all.iter().filter(|line| !is_mail(line)).cloned().collect();
+    assert!(without_mail.len() < all.len() && !without_mail.is_empty());
+    let states = |records: &[String]| {
+        let harrier = Harrier::new();
+        let file = harrier.file("records.jsonl", joined(records));
+        harrier.import(&[file], &DOMAINS);
+        let text = harrier.run(["rules", "coverage"]);
+        assert!(text.stdout.starts_with("contoso  ") && text.stdout.contains("\nrules      "), "{text}");
+        let layer = harrier.run(["rules", "coverage", "--layer"]);
+        let layer: Value = serde_json::from_str(&layer.stdout).unwrap();
+        let forwarding = layer["techniques"].as_array().unwrap().iter().find(|one| one["techniqueID"] == "T1114.003");
+        let ran = harrier.run(["rules", "coverage", "--json"]);
+        let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let state = |rule: &str| lines.iter().find(|line| line["rule"] == rule).unwrap()["state"].clone();
+        (state("inbox_rule_forwards_outside"), forwarding.unwrap()["score"].as_u64().unwrap(), text)
+    };
+    let (state, score, text) = states(&without_mail);
+    assert_eq!(state, "deaf", "{text}");
+    let blind = score;
+    assert!(text.stdout.contains("nothing of Audit.Exchange was collected"), "{text}");
+    let (state, score, text) = states(&all);
+    assert_eq!((state, score > blind), ("live".into(), true), "{text}");
+    assert!(!text.stdout.contains("Audit.Exchange"), "{text}");
+}

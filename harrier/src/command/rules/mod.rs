@@ -1,7 +1,8 @@
-//! `harrier rules`: check, test, list, explain, backtest, bench and publish.
+//! `harrier rules`: check, test, list, explain, backtest, bench, coverage and publish.
 
 mod backtest;
 mod bench;
+mod coverage;
 mod explain;
 mod records;
 
@@ -28,6 +29,9 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     if let RulesAction::Bench { file } = &options.action {
         return bench::run(&config, rules, file);
     }
+    if let RulesAction::Coverage(options) = &options.action {
+        return coverage::run(global, &config, &rules, options).await;
+    }
     if matches!(options.action, RulesAction::Publish) {
         let book = services::rule_book(&config)?;
         detect::service::offer(&*services::open_log(&config)?, &book, true).await?;
@@ -40,7 +44,11 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     }
     let mut out = std::io::stdout().lock();
     match &options.action {
-        RulesAction::Publish | RulesAction::Explain { .. } | RulesAction::Bench { .. } | RulesAction::Backtest(_) => {}
+        RulesAction::Publish
+        | RulesAction::Explain { .. }
+        | RulesAction::Bench { .. }
+        | RulesAction::Backtest(_)
+        | RulesAction::Coverage(_) => {}
         RulesAction::Check => {
             // The pack's own are its authors' business.
             let pack = |note: &detect::rule::Note| rules::pack().iter().any(|(file, _)| *file == note.file);
