@@ -13,6 +13,7 @@ mod process;
 mod record;
 mod restore;
 mod stage;
+mod windows;
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -110,6 +111,8 @@ enum What {
         #[arg(long)]
         write: Option<PathBuf>,
     },
+    /// Windows as they grow: many groups, one large group, records a day late.
+    Windows(windows::Arguments),
     /// The collector against a hostile service: each fault alone, all together, many tenants, a long backlog.
     Collector(collector::Arguments),
     /// The whole pipeline, broken on purpose; what is lost, doubled or wrong afterwards.
@@ -128,6 +131,7 @@ fn main() -> anyhow::Result<()> {
         }
         What::Archive { rounds, file } => stage::archiving(rounds, &file),
         What::Month { seed, quick, list, write } => month::run(seed, quick, list, write.as_deref()),
+        What::Windows(arguments) => windows::run(&arguments),
         What::Collector(arguments) => collector::run(&arguments),
         What::Faults(arguments) => faults::run(&arguments),
     }
