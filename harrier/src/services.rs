@@ -146,23 +146,34 @@ pub struct Core {
 }
 
 impl Core {
-    /// Opens log and archive in the data folder, making what is missing. `domains` are added to those configured.
+    /// Opens log and archive in the data folder, making what is missing, for a process that judges: its rules compile, or
+    /// it does not start. `domains` are added to those configured.
     pub fn open(config: Config, domains: &[(Tenant, Vec<String>)], metrics: Arc<Metrics>) -> anyhow::Result<Core> {
         let mut book = rule_book(&config)?;
         for (tenant, names) in domains.iter().filter(|(_, names)| !names.is_empty()) {
             book.domains.entry(tenant.clone()).or_default().extend(names.iter().cloned());
         }
         let matcher = compile(&book)?;
+        let core = Core::open_with(config, book, metrics)?;
         let rules = matcher.rules();
+        core.metrics.engine.rules_loaded.with(["enabled"]).set_count(rules.rules().len() as u64);
+        for rule in rules.rules() {
+            core.metrics.begin(&[("rule", &rule.id), ("level", rule.level.as_str())]);
+        }
+        Ok(core)
+    }
+
+    /// The same for a process that judges nothing: it needs no rules, which are half of the memory of one that polls.
+    pub fn open_without_rules(config: Config, metrics: Arc<Metrics>) -> anyhow::Result<Core> {
+        Core::open_with(config, RuleBook::default(), metrics)
+    }
+
+    fn open_with(config: Config, book: RuleBook, metrics: Arc<Metrics>) -> anyhow::Result<Core> {
         let folder = config.data_dir.join("archive");
         make_private_folder(&config.data_dir)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let log = open_log(&config)?;
         let store = archive::Store::folder(&folder)?.signed_by(signer(&config)?);
-        metrics.engine.rules_loaded.with(["enabled"]).set_count(rules.rules().len() as u64);
-        for rule in rules.rules() {
-            metrics.begin(&[("rule", &rule.id), ("level", rule.level.as_str())]);
-        }
         for tenant in &config.tenants {
             metrics.begin(&[("tenant", tenant.name.as_str())]);
         }

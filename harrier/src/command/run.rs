@@ -36,7 +36,10 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
     for warning in &config.warnings {
         tracing::warn!(event = "configuration", %warning);
     }
-    let core = Core::open(config, &[], metrics)?;
+    let core = match options.role {
+        Role::All | Role::Detect => Core::open(config, &[], metrics)?,
+        Role::Ingest | Role::Archive | Role::Notify => Core::open_without_rules(config, metrics)?,
+    };
     let readiness = Readiness::default();
     let mut services = Services::new();
     start(&core, &mut services, options.role, &readiness, pace(&core.config))?;
