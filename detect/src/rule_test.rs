@@ -100,6 +100,14 @@ pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
     outcome
 }
 
+/// Whether the tests of the rule of this name hold with records as they are written; asks no further after the first that
+/// does not. For whoever has changed a rule and wants to know whether its tests notice.
+pub fn hold_as_written(rules: &RuleSet, name: &str) -> bool {
+    let named = rules.rules().iter().filter(|rule| rule.name == name);
+    named.flat_map(|rule| rule.tests.iter().map(move |test| (rule, test)))
+        .all(|(rule, test)| check(rules, rule, test, Delivery::AsWritten).is_ok())
+}
+
 fn check(rules: &RuleSet, rule: &Rule, test: &RuleTest, delivery: Delivery) -> Result<(), FailureKind> {
     let Ok(tenant) = "test".parse::<Tenant>() else { return Err(FailureKind::Record) };
     let domains = BTreeMap::from([(tenant.clone(), test.domains.clone())]);
