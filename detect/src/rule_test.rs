@@ -104,7 +104,8 @@ pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
 /// does not. For whoever has changed a rule and wants to know whether its tests notice.
 pub fn hold_as_written(rules: &RuleSet, name: &str) -> bool {
     let named = rules.rules().iter().filter(|rule| rule.name == name);
-    named.flat_map(|rule| rule.tests.iter().map(move |test| (rule, test)))
+    named
+        .flat_map(|rule| rule.tests.iter().map(move |test| (rule, test)))
         .all(|(rule, test)| check(rules, rule, test, Delivery::AsWritten).is_ok())
 }
 
