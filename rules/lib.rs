@@ -78,6 +78,7 @@ pub fn pack() -> &'static [(&'static str, &'static str)] {
         "entra/password_right_elsewhere.yml",
         "entra/password_spray.yml",
         "entra/password_spray_by_client.yml",
+        "entra/password_spray_distributed.yml",
         "entra/pim_weakened.yml",
         "entra/risky_consent.yml",
         "entra/role_assignable_group_created.yml",

@@ -101,6 +101,16 @@ pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
     outcome
 }
 
+/// Whether the tests of the rule of this name hold with records as they are written; asks no further after the first that
+/// does not. For whoever has changed a rule and wants to know whether its tests notice.
+pub fn hold_as_written(rules: &RuleSet, name: &str) -> bool {
+    let mut matchers = Matchers { rules, by_domains: BTreeMap::new() };
+    let named = rules.rules().iter().filter(|rule| rule.name == name);
+    named
+        .flat_map(|rule| rule.tests.iter().map(move |test| (rule, test)))
+        .all(|(rule, test)| check(&mut matchers, rule, test, Delivery::AsWritten).is_ok())
+}
+
 /// Making a matcher costs far more than a test does, and most tests are of one organisation.
 struct Matchers<'r> {
     rules: &'r RuleSet,
