@@ -3,6 +3,7 @@
 //! Each prints one line for each round, so that the spread can be seen. A number is only worth its command, its data, its
 //! machine and its spread.
 
+mod archive;
 mod collector;
 mod faults;
 mod import;
@@ -91,8 +92,10 @@ enum What {
         #[arg(long, default_value_t = 120)]
         seconds: u32,
     },
+    /// Size and speed of the archive, and how long questions take, beside DuckDB.
+    Archive(archive::Arguments),
     /// Archiving records that are in the log already.
-    Archive {
+    Archiving {
         #[arg(long, default_value_t = 3)]
         rounds: u32,
         file: PathBuf,
@@ -129,7 +132,8 @@ fn main() -> anyhow::Result<()> {
         What::Latency { backends, records_per_second, marked_every, seconds } => {
             latency::run(&backends, &latency::Load { records_per_second, marked_every, seconds })
         }
-        What::Archive { rounds, file } => stage::archiving(rounds, &file),
+        What::Archive(arguments) => archive::run(&arguments),
+        What::Archiving { rounds, file } => stage::archiving(rounds, &file),
         What::Month { seed, quick, list, write } => month::run(seed, quick, list, write.as_deref()),
         What::Windows(arguments) => windows::run(&arguments),
         What::Collector(arguments) => collector::run(&arguments),

@@ -218,12 +218,21 @@ pub struct Backfill {
 
 #[derive(Debug, Args)]
 pub struct Sql {
-    /// The query.
-    #[arg(required_unless_present = "file", allow_hyphen_values = true)]
+    /// The query; with --query, the first of its parameters.
+    #[arg(required_unless_present_any = ["file", "named", "queries"], allow_hyphen_values = true, value_name = "QUERY")]
     pub query: Option<String>,
+    /// Parameters of a named query, such as user=alice@contoso.example since=7d ip=203.0.113.77.
+    #[arg(value_name = "NAME=VALUE", requires = "named")]
+    pub parameters: Vec<String>,
     /// Read the query from a file.
     #[arg(long, short = 'f', conflicts_with = "query")]
     pub file: Option<PathBuf>,
+    /// Ask a question of an incident by its name; --queries lists them.
+    #[arg(long = "query", value_name = "NAME", conflicts_with = "file")]
+    pub named: Option<String>,
+    /// The named queries, what each covers and cannot see; with a name, its text.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["file", "query", "named"])]
+    pub queries: Option<String>,
     /// How to print the answer. A table for people has at most 100,000 rows.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -475,7 +484,7 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 /// RFC 3339, or a length of time before now.
-fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+pub fn moment(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());
     }

@@ -128,7 +128,7 @@ pub(super) fn bounded(rows: SendableRecordBatchStream, limits: Limits, asked: In
     Box::pin(RecordBatchStreamAdapter::new(schema, Box::pin(bounded)))
 }
 
-fn too_long(time: Duration) -> DataFusionError {
+pub(super) fn too_long(time: Duration) -> DataFusionError {
     let seconds = time.as_secs();
     DataFusionError::ResourcesExhausted(format!(
         "the query was ended after {seconds} s: ask for fewer days or one user, or allow it more time"

@@ -5,6 +5,7 @@
 
 mod functions;
 mod limits;
+pub mod named;
 pub mod output;
 mod provider;
 pub mod records;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use chrono::{DateTime, Utc};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -25,15 +27,19 @@ use datafusion::scalar::ScalarValue;
 use futures::stream;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::delta::DeltaTable;
 use crate::error::Error;
 use crate::store::Store;
 use crate::table::{TABLES, Table};
 pub use limits::Limits;
-use limits::{Depth, OPERATORS_MAX, PLANNING_STACK_BYTES, QUERY_BYTES_MAX, RELATIONS_MAX, bounded, depth};
+use limits::{Depth, OPERATORS_MAX, PLANNING_STACK_BYTES, QUERY_BYTES_MAX, RELATIONS_MAX, bounded, depth, too_long};
+use named::{NamedQuery, ParameterError};
 use provider::{ARCHIVE_URL, DeltaProvider};
+
+/// The rows of an answer, as they come.
+pub type Rows = SendableRecordBatchStream;
 
 /// SQL over one archive folder.
 #[derive(Clone, Debug)]
@@ -65,6 +71,8 @@ pub enum QueryError {
          {RELATIONS_MAX} are planned: write many values as IN (...)"
     )]
     TooDeep { operators: usize, relations: usize },
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
     /// What the planner or the engine says: usually a mistake in the query.
     #[error("{}", plain(.0))]
     Query(Box<DataFusionError>),
@@ -97,11 +105,22 @@ impl Sql {
     }
 
     /// Runs one query and returns its rows as they come.
-    pub async fn query(&self, text: &str) -> Result<SendableRecordBatchStream, QueryError> {
+    pub async fn query(&self, text: &str) -> Result<Rows, QueryError> {
         if let Some(table) = described(text) {
             return Ok(describe(table).map_err(DataFusionError::from)?);
         }
         self.begin(text, Vec::new()).await
+    }
+
+    /// Asks a named query. `moment` reads the times among the parameters.
+    pub async fn ask(
+        &self,
+        query: &'static NamedQuery,
+        given: &[(String, String)],
+        moment: impl Fn(&str) -> Result<DateTime<Utc>, String>,
+    ) -> Result<Rows, QueryError> {
+        let (sql, values) = (self.clone(), named::values(given, moment)?);
+        self.run(async move { Ok(query.plan(&sql.context().await?, &values).await?) }).await
     }
 
     /// The same, collected: for queries whose answers are known to be small.
@@ -138,24 +157,30 @@ impl Sql {
     }
 
     /// Plans a query and begins it, on a thread whose stack is large: planning goes as deep as the query does.
-    async fn begin(
-        &self,
-        text: &str,
-        values: Vec<(String, ScalarValue)>,
-    ) -> Result<SendableRecordBatchStream, QueryError> {
-        let asked = Instant::now();
-        let (sql, text, runtime) = (self.clone(), text.to_owned(), Handle::current());
-        let planning = async move {
+    async fn begin(&self, text: &str, values: Vec<(String, ScalarValue)>) -> Result<Rows, QueryError> {
+        let (sql, text) = (self.clone(), text.to_owned());
+        self.run(async move {
             let plan = sql.plan(&text).await?;
-            let plan = if values.is_empty() { plan } else { plan.with_param_values(values)? };
-            Ok::<_, QueryError>(plan.execute_stream().await?)
-        };
+            Ok(if values.is_empty() { plan } else { plan.with_param_values(values)? })
+        })
+        .await
+    }
+
+    async fn run(
+        &self,
+        plan: impl Future<Output = Result<DataFrame, QueryError>> + Send + 'static,
+    ) -> Result<Rows, QueryError> {
+        let (asked, runtime, limits) = (Instant::now(), Handle::current(), self.limits);
+        let planning = async move { Ok::<_, QueryError>(plan.await?.execute_stream().await?) };
+        // A plan may rest on answers that are found first.
+        let planning =
+            async move { timeout_at(asked + limits.time, planning).await.map_err(|_| too_long(limits.time))? };
         let (send, receive) = oneshot::channel();
         let thread = std::thread::Builder::new().name("plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
         // Nobody waits for it any more if sending fails.
         let spawned = thread.spawn(move || drop(send.send(runtime.block_on(planning))));
         spawned.map_err(|_| Error::Worker)?;
-        Ok(bounded(receive.await.map_err(|_| Error::Worker)??, self.limits, asked))
+        Ok(bounded(receive.await.map_err(|_| Error::Worker)??, limits, asked))
     }
 
     async fn plan(&self, text: &str) -> Result<DataFrame, QueryError> {

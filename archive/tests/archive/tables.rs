@@ -1,5 +1,6 @@
 //! The tables that are made of records beside `events`, and the page that documents all of them.
 
+use archive::sql::named::{PARAMETERS, QUERIES};
 use archive::table::TABLES;
 
 use crate::world::World;
@@ -107,15 +108,36 @@ fn page() -> String {
     page
 }
 
-#[test]
-fn the_page_of_tables_is_what_the_code_says() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("TABLES.md");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, page()).unwrap();
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == page(),
-        "archive/TABLES.md is not current: UPDATE_GOLDEN=1 cargo test -p archive --test archive"
+/// The page of all named queries, as its test wants it.
+fn queries() -> String {
+    let mut page = String::from(
+        "# Questions with a name\n\nMade from the code (`UPDATE_GOLDEN=1 cargo test -p archive --test archive`); do not edit. \
+         `harrier sql --queries` says the same.\n\n    harrier sql --query intruder user=alice@contoso.example since=7d\n\n\
+         Ask `intruder` first: the others rest on whom it names. What an answer covers and cannot see is printed beside it, with \
+         what was\ncollected. Parameters are values and never become part of a query.\n\n| parameter | without it | meaning |\n|---|---|---|\n",
     );
+    for parameter in PARAMETERS {
+        let default =
+            parameter.default.map_or("must be given".to_owned(), |value| format!("`{value}`").replace("``", "none"));
+        page += &format!("| `{}` | {default} | {} |\n", parameter.name, parameter.doc);
+    }
+    for query in QUERIES {
+        assert!(query.question().ends_with(['?', '.']), "{}: no question", query.name);
+        assert!(!query.covers().is_empty() && !query.cannot_see().is_empty(), "{}: no remarks", query.name);
+        page += &format!("\n## {}\n\n{}\n\n", query.name, query.question());
+        page += &format!("* Covers {}\n* Cannot see {}\n", query.covers(), query.cannot_see());
+    }
+    page
+}
+
+#[test]
+fn the_pages_of_tables_and_queries_are_what_the_code_says() {
+    for (name, page) in [("TABLES.md", page()), ("QUERIES.md", queries())] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == page, "archive/{name} is not current: UPDATE_GOLDEN=1 cargo test -p archive --test archive");
+    }
 }

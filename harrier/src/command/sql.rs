@@ -4,9 +4,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use archive::sql::Limits;
+use archive::sql::named::{NamedQuery, PARAMETERS, QUERIES};
 use archive::sql::output::{Format, Output};
+use archive::sql::{Limits, QueryError, Rows, Sql};
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
+use schemas::text::escape_controls;
 
 use crate::cli::{self, Global};
 use crate::exit::Outcome;
@@ -15,6 +18,21 @@ use crate::exit::Outcome;
 const TABLE_ROWS_MAX: u64 = 100_000;
 
 pub async fn run(global: &Global, options: &cli::Sql) -> anyhow::Result<Outcome> {
+    if let Some(name) = &options.queries {
+        return list(name);
+    }
+    let format = format(options.format);
+    let limits = Limits {
+        time: Duration::from_secs(options.timeout_secs),
+        rows: (format == Format::Table).then_some(TABLE_ROWS_MAX),
+        ..Limits::default()
+    };
+    if let Some(name) = &options.named {
+        let query = found(name)?;
+        let parameters = options.query.iter().chain(&options.parameters).map(|text| parameter(text));
+        let parameters = parameters.collect::<anyhow::Result<Vec<_>>>()?;
+        return ask(&super::archive(global)?.with_limits(limits), query, &parameters, format).await;
+    }
     let query = match (&options.query, &options.file) {
         (Some(query), _) => query.clone(),
         (None, Some(file)) => {
@@ -22,26 +40,81 @@ pub async fn run(global: &Global, options: &cli::Sql) -> anyhow::Result<Outcome>
         }
         (None, None) => anyhow::bail!("no query"),
     };
-    let format = format(options.format);
-    let limits = Limits {
-        time: Duration::from_secs(options.timeout_secs),
-        rows: (format == Format::Table).then_some(TABLE_ROWS_MAX),
-        ..Limits::default()
-    };
     print(&super::archive(global)?.with_limits(limits), &query, format).await
 }
 
 /// Runs a query and prints its answer on stdout.
-pub async fn print(sql: &archive::sql::Sql, query: &str, format: Format) -> anyhow::Result<Outcome> {
-    let mut rows = sql.query(query).await?;
+pub async fn print(sql: &Sql, query: &str, format: Format) -> anyhow::Result<Outcome> {
+    write(sql.query(query).await?, format).await?;
+    Ok(Outcome::Done)
+}
+
+/// Asks a named query. What the answer rests on and cannot show goes to stderr, beside it.
+pub async fn ask(
+    sql: &Sql,
+    query: &'static NamedQuery,
+    parameters: &[(String, String)],
+    format: Format,
+) -> anyhow::Result<Outcome> {
+    let rows = write(sql.ask(query, parameters, cli::moment).await?, format).await?;
+    let time = |name: &str| parameters.iter().find(|(given, _)| given == name).map(|(_, text)| cli::moment(text));
+    let since = time("since").and_then(Result::ok).unwrap_or(DateTime::UNIX_EPOCH);
+    let until = time("until").and_then(Result::ok).unwrap_or_else(Utc::now);
+    if rows == 0 {
+        eprintln!(
+            "\nNothing was found. With no findings about the account, say who the intruder is: ip=... or session=..."
+        );
+    }
+    eprintln!("\n{}\nCovers {}\nCannot see {}", query.question(), query.covers(), query.cannot_see());
+    eprintln!("This answer rests on:");
+    for line in investigate::coverage::statement(sql, since, until).await? {
+        eprintln!("  {line}");
+    }
+    Ok(Outcome::Done)
+}
+
+/// Writes an answer on stdout; how many rows it has.
+async fn write(mut rows: Rows, format: Format) -> anyhow::Result<u64> {
     let out = std::io::BufWriter::new(std::io::stdout());
     let mut output = Output::new(format, rows.schema(), out)?;
     while let Some(batch) = rows.next().await {
-        output.write(&batch.map_err(archive::sql::QueryError::from)?)?;
+        output.write(&batch.map_err(QueryError::from)?)?;
     }
+    let written = output.rows;
     output.finish()?;
     std::io::stdout().flush()?;
+    Ok(written)
+}
+
+fn list(name: &str) -> anyhow::Result<Outcome> {
+    let mut out = std::io::stdout().lock();
+    if !name.is_empty() {
+        write!(out, "{}", found(name)?.text())?;
+        return Ok(Outcome::Done);
+    }
+    for query in QUERIES {
+        writeln!(out, "{}: {}", query.name, query.question())?;
+        writeln!(out, "    covers {}\n    cannot see {}\n", query.covers(), query.cannot_see())?;
+    }
+    writeln!(out, "Parameters:")?;
+    for parameter in PARAMETERS {
+        let needed = if parameter.default.is_none() { " (needed)" } else { "" };
+        writeln!(out, "    {}=...{needed}: {}", parameter.name, parameter.doc)?;
+    }
+    writeln!(out, "\nAsk one: harrier sql --query intruder user=alice@contoso.example since=7d")?;
     Ok(Outcome::Done)
+}
+
+fn found(name: &str) -> anyhow::Result<&'static NamedQuery> {
+    let names = || QUERIES.iter().map(|query| query.name).collect::<Vec<_>>().join(", ");
+    NamedQuery::find(name)
+        .with_context(|| format!("there is no query named {}; there are {}", escape_controls(name), names()))
+}
+
+fn parameter(text: &str) -> anyhow::Result<(String, String)> {
+    let (name, value) =
+        text.split_once('=').with_context(|| format!("{} is not of the form NAME=VALUE", escape_controls(text)))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn format(format: cli::Format) -> Format {

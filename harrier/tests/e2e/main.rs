@@ -14,6 +14,7 @@ mod import;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kill;
+mod named_sql;
 mod operate;
 mod others_read_it;
 mod rules;
