@@ -484,6 +484,8 @@ mod tests {
             r#"{"a":[1,-2,0.5,true,null,"\u0041\n",[[],{}]],"b":{"c":{"d":"é"}},"":1}"#,
             "18446744073709551615",
             "1e300",
+            // A place as Entra writes it: with more digits than a double holds, and rounded to the nearest.
+            "78.376632690429688",
         ] {
             assert_eq!(parse(text).root().to_json(), serde_json::from_str::<Value>(text).unwrap(), "{text}");
         }
@@ -519,27 +521,7 @@ mod tests {
         let text = String::from_utf8_lossy(bytes);
         let plainly = plainly.unwrap_or_else(|error| panic!("only the quick one takes {text:?}: {error}"));
         assert_eq!(quickly.repeated_key, plainly.repeated_key, "{text:?}");
-        assert!(alike(&quickly.root().to_json(), &plainly.root().to_json()), "{text:?}: {quickly:?}, {plainly:?}");
-    }
-
-    /// The same, but for the last digit of a fraction, which only the quick parser rounds as it should, and the sign of
-    /// zero.
-    fn alike(one: &Value, other: &Value) -> bool {
-        match (one, other) {
-            (Value::Number(one), Value::Number(other)) if one.is_f64() && other.is_f64() => {
-                let (one, other) = (one.as_f64().unwrap(), other.as_f64().unwrap());
-                one == other || one.to_bits().abs_diff(other.to_bits()) <= 1
-            }
-            (Value::Array(one), Value::Array(other)) => {
-                one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
-            }
-            (Value::Object(one), Value::Object(other)) => {
-                let members =
-                    |(one, other): ((&String, &Value), (&String, &Value))| one.0 == other.0 && alike(one.1, other.1);
-                one.len() == other.len() && one.iter().zip(other).all(members)
-            }
-            _ => one == other,
-        }
+        assert_eq!(quickly.root().to_json(), plainly.root().to_json(), "{text:?}");
     }
 
     #[test]
@@ -646,7 +628,7 @@ mod tests {
             let ours = Document::parse(text.as_bytes());
             prop_assert_eq!(ours.is_ok(), theirs.is_ok());
             if let (Ok(ours), Ok(theirs)) = (ours, theirs) {
-                prop_assert!(alike(&ours.root().to_json(), &theirs));
+                prop_assert_eq!(ours.root().to_json(), theirs);
             }
         }
     }
