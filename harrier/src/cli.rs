@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use runtime::config::{Cloud, Guid};
 use schemas::finding::Level;
 use schemas::tenant::Tenant;
+use serde::{Deserialize, Serialize};
 
 /// harrier watches the audit records of Microsoft 365 tenants, alerts, and keeps every record so that one can ask
 /// long after: how were we breached, when, was it the only account, what was taken, what was left behind.
@@ -59,6 +60,8 @@ pub enum Command {
     Timeline(Timeline),
     /// Check, test and list detection rules.
     Rules(Rules),
+    /// Have it told when what an intruder used is seen again.
+    Watch(Watch),
     /// Check configuration, rules, secrets and sinks, and ask Microsoft about each tenant; starts and changes nothing.
     Check(Check),
     /// How complete each feed is, and what is missing; from the log alone.
@@ -113,6 +116,56 @@ pub struct Import {
     /// Exit with code 3 if there are new findings at this level or above.
     #[arg(long, value_parser = level)]
     pub fail_on: Option<Level>,
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    #[command(subcommand)]
+    pub action: WatchAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WatchAction {
+    /// Put something on the list; from the next record on, a finding says who uses it.
+    Add {
+        /// What kind of thing it is.
+        #[arg(value_enum, required_unless_present = "finding", requires = "values")]
+        kind: Option<WatchKind>,
+        /// The things themselves.
+        #[arg(value_name = "VALUE")]
+        values: Vec<String>,
+        /// Every address, session and forwarding target of this finding.
+        #[arg(long, value_name = "ID", conflicts_with = "kind")]
+        finding: Option<String>,
+        /// Why, and who decided it: for whoever reads the finding or tidies the list.
+        #[arg(long)]
+        reason: String,
+    },
+    /// What is on the list, since when and why.
+    List,
+    /// Take something off the list.
+    Remove {
+        #[arg(value_enum)]
+        kind: WatchKind,
+        #[arg(required = true, value_name = "VALUE")]
+        values: Vec<String>,
+    },
+}
+
+/// What an intruder can be known again by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchKind {
+    /// An IP address, or a network: 198.51.100.0/24.
+    Address,
+    /// The id of an application.
+    Application,
+    /// What a program calls itself, as in user_agent, whole.
+    Client,
+    /// A session's id.
+    Session,
+    /// A mail address that mail is forwarded to, or all of a domain: @evil.example.
+    Target,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod exit;
 mod reload;
 mod services;
 mod show;
+mod watch;
 
 use clap::Parser;
 

@@ -17,7 +17,7 @@ use runtime::shutdown::Shutdown;
 use schemas::RuleBook;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::services::{compiled_book, files_below};
+use crate::services::{compiled_book, files_below, watch_file};
 
 /// How often the files are looked at: a listing of names, sizes and times, not a reading.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -96,7 +96,7 @@ impl Watch {
     }
 }
 
-/// The files of rules and tuning. One that cannot be looked at counts by its name alone, and is complained of by the
+/// The files of rules, tuning and watch list. One that cannot be looked at counts by its name alone, and is complained of by the
 /// reading.
 fn look(config: &Config) -> Seen {
     let mut files = Vec::new();
@@ -105,6 +105,7 @@ fn look(config: &Config) -> Seen {
         let _ = files_below(path, 0, &mut files);
     }
     files.extend(config.rules.tuning_file.clone());
+    files.push(watch_file(config));
     let state = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok();
         let (length, modified) = metadata.map_or((0, None), |of| (of.len(), of.modified().ok()));

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::cli::Global;
 use crate::exit::ConfigurationError;
+use crate::watch::{WATCH_FILE_NAME, WatchList};
 
 /// The revision this binary was built from, where the build says so.
 pub const REVISION: &str = match option_env!("HARRIER_REVISION") {
@@ -95,10 +96,21 @@ pub fn rule_sources(config: &Config) -> anyhow::Result<Vec<Source>> {
         .iter()
         .map(|(file, text)| Source { file: (*file).to_owned(), text: (*text).to_owned() })
         .collect();
+    sources.extend(watched(config)?);
     for path in &config.rules.paths {
         read_rules(path, &mut sources).map_err(|error| ConfigurationError(format!("{}: {error}", path.display())))?;
     }
     Ok(sources)
+}
+
+fn watched(config: &Config) -> Result<Option<Source>, ConfigurationError> {
+    let list = WatchList::read(&watch_file(config)).map_err(|error| ConfigurationError(error.to_string()))?;
+    Ok(list.as_rules())
+}
+
+/// Where the watch list is kept.
+pub fn watch_file(config: &Config) -> PathBuf {
+    config.rules.watch_file.clone().unwrap_or_else(|| config.data_dir.join(WATCH_FILE_NAME))
 }
 
 fn read_rules(path: &Path, sources: &mut Vec<Source>) -> std::io::Result<()> {

@@ -50,6 +50,7 @@ const OWN_KEYS: &[&str] = &[
     "x-fixtures",
     "x-gap",
     "x-group-by",
+    "x-list-additions",
     "x-lists",
     "x-needs",
     "x-next",

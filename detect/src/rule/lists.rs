@@ -1,4 +1,5 @@
-//! Named lists of values that rules share: `x-lists` defines them, `field|expand: '%name%'` uses them.
+//! Named lists of values that rules share: `x-lists` defines them, `x-list-additions` of any file adds to them,
+//! `field|expand: '%name%'` uses them.
 //!
 //! What a list holds stands in the rule as if its author had written it there: wildcards are active, `all` asks for
 //! each value, and the values are part of what the rule means (its version). A placeholder that no list answers to
@@ -32,15 +33,7 @@ impl Lists {
                 problems.add(Code::InvalidValue, list.place, message);
                 continue;
             }
-            let mut values = Vec::new();
-            for member in list.value.members() {
-                match member.value {
-                    Value::Text { .. } | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {
-                        values.push(member.value.clone());
-                    }
-                    _ => problems.add(Code::InvalidValue, member.place, "a list holds texts and numbers"),
-                }
-            }
+            let values = values_of(&list.value, problems);
             let origin = format!("{file}:{}", list.place.line);
             if let Some(known) = self.0.get(&list.key) {
                 let message = format!("the list '{}' is already defined at {}", list.key, known.origin);
@@ -49,6 +42,20 @@ impl Lists {
                 continue;
             }
             self.0.insert(list.key.clone(), List { values, origin });
+        }
+    }
+
+    /// Reads `x-list-additions`: more values for lists that are defined elsewhere, and stay what they are.
+    pub fn add(&mut self, entry: &Entry, problems: &mut Problems<'_>) {
+        for addition in super::read::map(entry, problems).unwrap_or_default() {
+            let values = values_of(&addition.value, problems);
+            match self.0.get_mut(&addition.key) {
+                Some(list) => list.values.extend(values),
+                None => {
+                    let message = format!("no list is called '{}'", addition.key.escape_debug());
+                    problems.add_name(Code::UnknownList, addition.place, message, &addition.key, self.names());
+                }
+            }
         }
     }
 
@@ -122,6 +129,19 @@ impl Lists {
     pub fn canonical(&self, name: &str) -> String {
         self.0.get(name).map(|list| format!("{name}={:?};", list.values)).unwrap_or_default()
     }
+}
+
+fn values_of(list: &Node, problems: &mut Problems<'_>) -> Vec<Value> {
+    let mut values = Vec::new();
+    for member in list.members() {
+        match member.value {
+            Value::Text { .. } | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {
+                values.push(member.value.clone());
+            }
+            _ => problems.add(Code::InvalidValue, member.place, "a list holds texts and numbers"),
+        }
+    }
+    values
 }
 
 fn is_name(name: &str) -> bool {

@@ -76,7 +76,7 @@ impl RuleSet {
 /// blame.
 fn read(sources: &[Source], tuning: &Tuning, errors: &mut RuleErrors) -> (Vec<Document>, Unread) {
     let mut world = World { lists: Lists::default(), dialects: Dialects::own() };
-    let mut files = Vec::new();
+    let (mut files, mut additions) = (Vec::new(), Vec::new());
     // Lists and dialects hold for all files, so they are read before any rule.
     for source in sources {
         let mut problems = Problems::new(&source.file, &source.text, errors);
@@ -90,14 +90,21 @@ fn read(sources: &[Source], tuning: &Tuning, errors: &mut RuleErrors) -> (Vec<Do
             }
         }
         let is_rule = |node: &yaml::Node| {
-            let only_lists = node.map().is_some_and(|entries| entries.iter().all(|entry| entry.key == "x-lists"));
+            let is_list = |entry: &yaml::Entry| ["x-lists", "x-list-additions"].contains(&entry.key.as_str());
+            let only_lists = node.map().is_some_and(|entries| entries.iter().all(is_list));
             node.value != yaml::Value::Null && node.entry(dialect::KEY).is_none() && !only_lists
         };
+        for entry in nodes.iter().filter_map(|node| node.entry("x-list-additions")) {
+            additions.push((source, entry.clone()));
+        }
         nodes.retain(is_rule);
         files.push(nodes);
     }
     for (name, values) in &tuning.lists {
         world.lists.replace(name, values, &tuning.file);
+    }
+    for (source, entry) in &additions {
+        world.lists.add(entry, &mut Problems::new(&source.file, &source.text, errors));
     }
     let mut documents = Vec::new();
     let mut unread = Unread::default();

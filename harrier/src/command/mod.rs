@@ -15,6 +15,7 @@ mod sink;
 mod sql;
 mod status;
 mod timeline;
+mod watch;
 
 use std::sync::Arc;
 
@@ -64,6 +65,7 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
         Command::Findings(options) => findings::run(&global, &options).await,
         Command::Timeline(options) => timeline::run(&global, &options).await,
         Command::Rules(options) => rules::run(&global, &options).await,
+        Command::Watch(options) => watch::run(&global, &options).await,
         Command::Check(options) => check::run(&global, &options).await,
         Command::Status(options) => status::run(&global, &options).await,
         Command::Init(options) => init::run(&global, &options).await,

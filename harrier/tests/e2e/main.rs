@@ -23,3 +23,4 @@ mod service;
 mod setup;
 mod sinks;
 mod sql;
+mod watch;

@@ -147,6 +147,10 @@ fn rule_files_that_change_are_taken_up_and_broken_ones_are_refused() {
     service.signal("-HUP");
     assert!(within(&|| epoch() == 3.0), "{}", service.stderr());
     assert_eq!((loaded(), refused()), (before, 0.0));
+
+    let ran = harrier.run(["watch", "add", "address", "203.0.113.77", "--reason", "seen before"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(within(&|| epoch() == 4.0), "{}", service.stderr());
     assert_eq!(service.terminate(), Some(0));
 }
 
