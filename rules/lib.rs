@@ -68,6 +68,7 @@ pub fn pack() -> &'static [(&'static str, &'static str)] {
         "entra/guest_became_member.yml",
         "entra/guest_given_role.yml",
         "entra/guests_invited_in_series.yml",
+        "entra/impossible_travel.yml",
         "entra/legacy_sign_in.yml",
         "entra/lookalike_application.yml",
         "entra/many_passwords_reset.yml",

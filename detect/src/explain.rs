@@ -298,6 +298,10 @@ fn asked(rule: &Rule) -> String {
                 least.unwrap_or_default()
             )
         }
+        Operator::Travel(travel) => format!(
+            "two places {} km apart or more, nearer in time than {} km/h allow, within {within}",
+            travel.distance_km, travel.speed_kmh
+        ),
         Operator::Spike(spike) => format!(
             "a weight of {} within {within}, far above the {} days before; without {} days of history a weight of {}",
             spike.floor, spike.history_days, spike.min_days, spike.cold_floor

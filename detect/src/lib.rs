@@ -11,6 +11,7 @@ pub mod explain;
 mod index;
 pub mod matcher;
 pub mod offline;
+pub mod places;
 pub mod rule;
 pub mod rule_test;
 pub mod service;

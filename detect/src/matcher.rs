@@ -6,6 +6,7 @@
 //! operator compares, the weight, the values shown. All of it is bounded, because records are written by attackers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use schemas::Event;
@@ -17,6 +18,7 @@ use schemas::tenant::Tenant;
 
 use crate::decimal::Decimal;
 use crate::index::Index;
+use crate::places::Places;
 use crate::rule::model::{Member, Reads};
 use crate::rule::predicate::Scratch;
 use crate::rule::{Kind, Rule, RuleSet};
@@ -52,6 +54,8 @@ pub struct Matcher {
     users: Vec<Vec<usize>>,
     /// The rules that learn from every record.
     observers: Vec<usize>,
+    /// Where addresses are; none if nobody has said.
+    places: Option<Arc<dyn Places>>,
     /// Where mailbox owners are read from: Microsoft writes it, and no caller of a cmdlet can.
     owner: Path,
     mailbox: Path,
@@ -118,7 +122,13 @@ impl Matcher {
         let lower = |names: Vec<String>| names.iter().map(|name| name.trim_matches('.').to_lowercase()).collect();
         let domains = domains.into_iter().map(|(tenant, names)| (tenant, lower(names))).collect();
         let (owner, mailbox) = (Path::parse("MailboxOwnerUPN"), Path::parse("MailboxGuid"));
-        Matcher { rules, domains, detections, index, parts, users, observers, owner, mailbox }
+        Matcher { rules, domains, detections, index, parts, users, observers, places: None, owner, mailbox }
+    }
+
+    /// The same with a table of places. Rules that ask for one count nothing without it.
+    #[must_use]
+    pub fn with_places(self, places: Arc<dyn Places>) -> Matcher {
+        Matcher { places: Some(places), ..self }
     }
 
     /// The rules it asks.
@@ -178,7 +188,7 @@ impl Matcher {
                 Kind::Correlation { members, .. } => {
                     for (member, position) in members.iter().zip(&parts.members) {
                         let counts = triggers && selected.holds(*position) && self.counts(*position, member, event);
-                        if counts && !emit(rule, member, event, out) {
+                        if counts && !self.emit(rule, member, event, out) {
                             dropped.push(rule.id.clone());
                         }
                     }
@@ -277,36 +287,50 @@ impl Matcher {
             out.push(observation(rule, event, String::new(), value));
         }
     }
-}
 
-/// Appends the matches of a correlation. False if the record has no group, or nothing to compare.
-fn emit(rule: &Rule, member: &Member, event: &Event, out: &mut Vec<MatchMessage>) -> bool {
-    let keys = groups(&member.group_by, event, false);
-    let values = match member.reads {
-        Reads::Nothing => Vec::new(),
-        Reads::Texts => texts(&member.values, event),
-        Reads::Numbers => numbers(&member.values, event),
-    };
-    if keys.is_empty() || member.reads != Reads::Nothing && values.is_empty() {
-        return false;
-    }
-    for key in keys {
-        let part = |positions: &Vec<usize>| -> Vec<String> {
-            positions.iter().filter_map(|at| key.get(*at).cloned()).collect()
+    /// Appends the matches of a correlation. False if the record has no group, or nothing to compare.
+    fn emit(&self, rule: &Rule, member: &Member, event: &Event, out: &mut Vec<MatchMessage>) -> bool {
+        let keys = groups(&member.group_by, event, false);
+        if member.reads == Reads::Places && self.places.is_none() {
+            return true;
+        }
+        let values = match member.reads {
+            Reads::Nothing => Vec::new(),
+            Reads::Texts => texts(&member.values, event),
+            Reads::Numbers => numbers(&member.values, event),
+            Reads::Places => self.places(&member.values, event),
         };
-        let (group, within) = match member.levels.split_first() {
-            None => (key, Vec::new()),
-            Some((outer, rest)) => (part(outer), rest.iter().map(part).chain([key.clone()]).collect()),
-        };
-        out.push(MatchMessage::Match(Match {
-            member: member.name.clone(),
-            within,
-            values: values.clone(),
-            weight: weight(member.weight.as_ref(), event),
-            ..message(rule, event, shard(&group), group)
-        }));
+        if keys.is_empty() || member.reads != Reads::Nothing && values.is_empty() {
+            return false;
+        }
+        for key in keys {
+            let part = |positions: &Vec<usize>| -> Vec<String> {
+                positions.iter().filter_map(|at| key.get(*at).cloned()).collect()
+            };
+            let (group, within) = match member.levels.split_first() {
+                None => (key, Vec::new()),
+                Some((outer, rest)) => (part(outer), rest.iter().map(part).chain([key.clone()]).collect()),
+            };
+            out.push(MatchMessage::Match(Match {
+                member: member.name.clone(),
+                within,
+                values: values.clone(),
+                weight: weight(member.weight.as_ref(), event),
+                ..message(rule, event, shard(&group), group)
+            }));
+        }
+        true
     }
-    true
+
+    /// Where the address of the first path is, and what else tells the record's computer from others, as one text; nothing
+    /// where that is not known.
+    fn places(&self, paths: &[Path], event: &Event) -> Vec<String> {
+        let (Some(places), Some((address, differs))) = (&self.places, paths.split_first()) else { return Vec::new() };
+        let place = |address: String| places.place(address.parse::<IpAddr>().ok()?.to_canonical());
+        let Some(place) = keys(address, event).into_iter().find_map(place) else { return Vec::new() };
+        let differs = groups(differs, event, false).into_iter().next().unwrap_or_default();
+        vec![format!("{place}|{}", shard(&differs))]
+    }
 }
 
 /// The group keys of a record: one for each combination of values. None where a part is missing, unless that is an

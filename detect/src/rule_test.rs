@@ -1,6 +1,7 @@
 //! Running the tests that rules carry: each as written, and again in ways that must not matter.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use schemas::envelope::{Origin, Received};
@@ -81,7 +82,7 @@ pub struct Outcome {
 /// Runs the tests of every rule, or of the rule with this id or name, against the whole set.
 pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut matchers = Matchers { rules, by_domains: BTreeMap::new() };
+    let mut matchers = Matchers { rules, by_world: BTreeMap::new() };
     for rule in rules.rules().iter().filter(|rule| only.is_none_or(|name| rule.id == name || rule.name == name)) {
         let positive = rule.tests.iter().any(|test| test.findings > 0);
         let negative = rule.tests.iter().any(|test| test.findings == 0);
@@ -104,7 +105,7 @@ pub fn run(rules: &RuleSet, only: Option<&str>) -> Outcome {
 /// Whether the tests of the rule of this name hold with records as they are written; asks no further after the first that
 /// does not. For whoever has changed a rule and wants to know whether its tests notice.
 pub fn hold_as_written(rules: &RuleSet, name: &str) -> bool {
-    let mut matchers = Matchers { rules, by_domains: BTreeMap::new() };
+    let mut matchers = Matchers { rules, by_world: BTreeMap::new() };
     let named = rules.rules().iter().filter(|rule| rule.name == name);
     named
         .flat_map(|rule| rule.tests.iter().map(move |test| (rule, test)))
@@ -114,14 +115,14 @@ pub fn hold_as_written(rules: &RuleSet, name: &str) -> bool {
 /// Making a matcher costs far more than a test does, and most tests are of one organisation.
 struct Matchers<'r> {
     rules: &'r RuleSet,
-    by_domains: BTreeMap<&'r [String], Matcher>,
+    by_world: BTreeMap<(&'r [String], String), Matcher>,
 }
 
 impl<'r> Matchers<'r> {
     fn of(&mut self, tenant: &Tenant, test: &'r RuleTest) -> &Matcher {
-        self.by_domains.entry(&test.domains).or_insert_with(|| {
+        self.by_world.entry((&test.domains, format!("{:?}", test.places))).or_insert_with(|| {
             let domains = BTreeMap::from([(tenant.clone(), test.domains.clone())]);
-            Matcher::new(self.rules.clone(), domains)
+            Matcher::new(self.rules.clone(), domains).with_places(Arc::new(test.places.clone()))
         })
     }
 }

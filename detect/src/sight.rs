@@ -38,6 +38,7 @@ pub struct Seen {
     feeds: BTreeMap<String, Feed>,
     /// By the operation as records write it.
     operations: BTreeMap<String, Operation>,
+    has_places: bool,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ struct Operation {
 impl Seen {
     /// Nothing yet. `first`: when the tenant's first record ever was; `until`: when the stretch ends.
     pub fn new(first: DateTime<Utc>, until: DateTime<Utc>) -> Seen {
-        Seen { first, until, feeds: BTreeMap::new(), operations: BTreeMap::new() }
+        Seen { first, until, feeds: BTreeMap::new(), operations: BTreeMap::new(), has_places: false }
     }
 
     /// Counts records of a workload's operation.
@@ -70,6 +71,11 @@ impl Seen {
         let feed = self.feeds.entry(name.to_owned()).or_default();
         feed.is_collected |= is_collected;
         feed.trouble = trouble.or(feed.trouble.take());
+    }
+
+    /// Notes that there is a table of places.
+    pub fn note_places(&mut self) {
+        self.has_places = true;
     }
 
     /// Takes a record as an example of its operation. Whether more of it are of use.
@@ -157,6 +163,7 @@ pub enum Reason {
     NotOccurred { operations: Vec<String> },
     FieldsMissing { fields: Vec<String>, records: usize },
     HistoryUntil(NaiveDate),
+    NoPlaces,
     Member { rule: String, reason: Box<Reason> },
 }
 
@@ -185,6 +192,7 @@ impl fmt::Display for Reason {
                 write!(f, "none of {records} records looked at has {}", fields.join(", "))
             }
             Reason::HistoryUntil(day) => write!(f, "learns until {day} at the earliest, for each account by itself"),
+            Reason::NoPlaces => write!(f, "nobody says where addresses are: set [rules] places_file"),
             Reason::Member { rule, reason } => write!(f, "{rule}: {reason}"),
         }
     }
@@ -203,6 +211,9 @@ pub fn sight(rules: &RuleSet, rule: &Rule, seen: &Seen) -> Sight {
             of_members(needed(&rule.operator, sights.len()), sights)
         }
     };
+    if matches!(rule.operator, Operator::Travel(_)) && !seen.has_places {
+        return Sight { state: State::Deaf, reasons: vec![Reason::NoPlaces] };
+    }
     let missing: Vec<Reason> =
         rule.needs.feeds.iter().filter(|feed| !seen.has_feed(feed)).map(|feed| missing(feed, seen)).collect();
     if !missing.is_empty() && missing.len() == rule.needs.feeds.len() {

@@ -42,7 +42,10 @@ pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
             eprintln!("harrier: {}", told(&error));
             let refused = error.chain().any(|cause| {
                 matches!(cause.downcast_ref(), Some(LogError::Refused(_)))
-                    || matches!(cause.downcast_ref(), Some(detect::service::Error::Rules { .. }))
+                    || matches!(
+                        cause.downcast_ref(),
+                        Some(detect::service::Error::Rules { .. } | detect::service::Error::Places(_))
+                    )
             });
             ExitCode::from(if refused { 78 } else { 1 })
         }

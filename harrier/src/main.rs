@@ -3,6 +3,7 @@
 mod cli;
 mod command;
 mod exit;
+mod places;
 mod reload;
 mod services;
 mod show;

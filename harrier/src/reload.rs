@@ -17,6 +17,7 @@ use runtime::shutdown::Shutdown;
 use schemas::RuleBook;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::places::PlaceFiles;
 use crate::services::{compiled_book, files_below, watch_file};
 
 /// How often the files are looked at: a listing of names, sizes and times, not a reading.
@@ -75,7 +76,7 @@ impl Watch {
             Ok(Err(error)) => Err(error),
             Ok(Ok((book, _))) if book.name() == self.offered => Ok(()),
             // Asked for by whoever changed the files: also if it was in force before.
-            Ok(Ok((book, rules))) => match detect::service::offer(&*self.log, &book, true).await {
+            Ok(Ok((book, rules))) => match self.offer(&book).await {
                 Ok(()) => {
                     self.offered = book.name();
                     self.metrics.engine.rules_loaded.with(["enabled"]).set_count(rules as u64);
@@ -85,7 +86,7 @@ impl Watch {
                 Err(error) => {
                     // Looked at as changed again at the next look.
                     self.seen.clear();
-                    Err(error.into())
+                    Err(error)
                 }
             },
         };
@@ -94,9 +95,16 @@ impl Watch {
             tracing::error!(event = "rules_refused", error = %error, "the rules in force stay");
         }
     }
+
+    async fn offer(&self, book: &RuleBook) -> anyhow::Result<()> {
+        if let Some(name) = &book.places {
+            PlaceFiles::of(&self.config).keep(name)?;
+        }
+        Ok(detect::service::offer(&*self.log, book, true).await?)
+    }
 }
 
-/// The files of rules, tuning and watch list. One that cannot be looked at counts by its name alone, and is complained of by the
+/// The files of rules, tuning, places and watch list. One that cannot be looked at counts by its name alone, and is complained of by the
 /// reading.
 fn look(config: &Config) -> Seen {
     let mut files = Vec::new();
@@ -105,6 +113,7 @@ fn look(config: &Config) -> Seen {
         let _ = files_below(path, 0, &mut files);
     }
     files.extend(config.rules.tuning_file.clone());
+    files.extend(config.rules.places_file.clone());
     files.push(watch_file(config));
     let state = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok();

@@ -1,5 +1,6 @@
 //! The services of one process, wired together over one log and one archive.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use archive::archiver::{Archiver, Settings};
 use detect::matcher::Matcher;
+use detect::places::Atlas;
 use detect::rule::{RuleSet, Source};
 use runtime::clock::Clock;
 use runtime::config::{Config, KafkaConfig, LogKind};
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::cli::Global;
 use crate::exit::ConfigurationError;
+use crate::places::PlaceFiles;
 use crate::watch::{WATCH_FILE_NAME, WatchList};
 
 /// The revision this binary was built from, where the build says so.
@@ -64,6 +67,7 @@ pub fn rule_book(config: &Config) -> anyhow::Result<RuleBook> {
         files: rule_sources(config)?.into_iter().map(|Source { file, text }| RuleText { file, text }).collect(),
         tuning: config.rules.tuning_file.as_ref().map(text).transpose()?,
         domains: domains.collect(),
+        places: PlaceFiles::of(config).name().map_err(|error| places_error(config, &error))?,
     })
 }
 
@@ -106,6 +110,22 @@ pub fn rule_sources(config: &Config) -> anyhow::Result<Vec<Source>> {
 fn watched(config: &Config) -> Result<Option<Source>, ConfigurationError> {
     let list = WatchList::read(&watch_file(config)).map_err(|error| ConfigurationError(error.to_string()))?;
     Ok(list.as_rules())
+}
+
+fn places_error(config: &Config, error: &std::io::Error) -> ConfigurationError {
+    let path = config.rules.places_file.as_deref().unwrap_or(Path::new("places_file"));
+    ConfigurationError(format!("{}: {error}", path.display()))
+}
+
+/// The matcher of a configuration's rules for whoever asks without a log, with its places.
+pub fn matcher(
+    config: &Config,
+    rules: RuleSet,
+    domains: BTreeMap<Tenant, Vec<String>>,
+) -> Result<Matcher, ConfigurationError> {
+    let (matcher, files) = (Matcher::new(rules, domains), PlaceFiles::of(config));
+    let Some(name) = files.name().map_err(|error| places_error(config, &error))? else { return Ok(matcher) };
+    Ok(matcher.with_places(files.open(&name).map_err(|error| ConfigurationError(error.to_string()))?))
 }
 
 /// Where the watch list is kept.
@@ -151,6 +171,7 @@ pub struct Core {
     pub config: Config,
     pub log: Arc<dyn Log>,
     pub store: archive::Store,
+    pub places: Arc<PlaceFiles>,
     /// What this process asks for; the log says what is in force.
     pub book: RuleBook,
     pub metrics: Arc<Metrics>,
@@ -167,6 +188,9 @@ impl Core {
         }
         let matcher = compile(&book)?;
         let core = Core::open_with(config, book, metrics)?;
+        if let Some(name) = &core.book.places {
+            core.places.keep(name).map_err(|error| places_error(&core.config, &error))?;
+        }
         let rules = matcher.rules();
         core.metrics.engine.rules_loaded.with(["enabled"]).set_count(rules.rules().len() as u64);
         for rule in rules.rules() {
@@ -189,7 +213,8 @@ impl Core {
         for tenant in &config.tenants {
             metrics.begin(&[("tenant", tenant.name.as_str())]);
         }
-        Ok(Core { config, log, store, book, metrics, clock: Clock::system() })
+        let places = Arc::new(PlaceFiles::of(&config));
+        Ok(Core { config, log, store, places, book, metrics, clock: Clock::system() })
     }
 
     /// The archiver, with its flush interval from the configuration.
@@ -379,7 +404,8 @@ impl Services {
 
     pub fn spawn_detect(&mut self, core: &Core) {
         let shutdown = self.shutdown(Stage::Detect);
-        let service = detect::service::run(core.log.clone(), core.clock.clone(), core.metrics.clone(), shutdown);
+        let (log, places) = (core.log.clone(), core.places.clone());
+        let service = detect::service::run(log, places, core.clock.clone(), core.metrics.clone(), shutdown);
         self.spawn(Stage::Detect, "detection", service);
     }
 

@@ -22,6 +22,9 @@ pub struct RuleBook {
     /// Mail domains by tenant: what is not named is outside.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub domains: BTreeMap<Tenant, Vec<String>>,
+    /// The table of places, by the sha256 of its file: too large to be said here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<String>,
 }
 
 /// A file: where it is from, for messages only, and its text.
@@ -38,6 +41,7 @@ impl RuleBook {
         texts.sort_unstable();
         let mut parts = texts;
         parts.push(self.tuning.as_ref().map_or("", |tuning| &tuning.text));
+        parts.extend(self.places.as_deref());
         for (tenant, domains) in &self.domains {
             parts.push(tenant.as_str());
             parts.extend(domains.iter().map(String::as_str));
@@ -72,6 +76,7 @@ mod tests {
             files: files.iter().map(text).collect(),
             tuning: None,
             domains: domains.iter().map(domain).collect(),
+            places: None,
         }
     }
 
@@ -85,10 +90,11 @@ mod tests {
             book(&[("a.yml", "x"), ("b.yml", "y")], &[("t2", "contoso.example")]),
             book(&[("a.yml", "x"), ("b.yml", "y")], &[]),
             RuleBook { tuning: Some(RuleText { file: String::new(), text: "z".into() }), ..one.clone() },
+            RuleBook { places: Some("00".into()), ..one.clone() },
         ];
         assert!(others.iter().all(|other| other.name() != one.name()));
         let same_rules = others.map(|other| other.rules_name() == one.rules_name());
-        assert_eq!(same_rules, [false, false, true, true, false]);
+        assert_eq!(same_rules, [false, false, true, true, false, false]);
     }
 
     #[test]

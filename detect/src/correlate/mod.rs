@@ -36,6 +36,7 @@ mod temporal;
 mod temporal_ordered;
 #[cfg(test)]
 mod tests;
+mod travel;
 mod triggers;
 mod value_count;
 mod window;
@@ -262,6 +263,7 @@ fn satisfied(operator: &Operator, members: &Members, anchors: Vec<Span>) -> Vec<
         Operator::TemporalOrdered { members: names, timespan } => {
             temporal_ordered::satisfied(members, anchors, names, *timespan)
         }
+        Operator::Travel(travel) => travel::satisfied(members, anchors, travel),
         _ => Vec::new(),
     }
 }
@@ -278,6 +280,7 @@ fn context(rule: &Rule, sightings: &Sightings, group: &Group, told: &Told) -> Co
         Operator::NewValue(_) => new_value::context(sightings, day),
         Operator::Outside => outside::context(&told.values),
         Operator::Spike(parameters) => spike::context(&group.days, parameters, day),
+        Operator::Travel(_) => travel::context(&told.values),
         _ => Context::default(),
     }
 }

@@ -6,7 +6,7 @@
 
 use chrono::TimeDelta;
 
-use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Spike};
+use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Spike, Travel};
 use super::read;
 use super::report::{Code, Problems};
 use super::yaml::{Entry, Node, Place, Value};
@@ -46,6 +46,7 @@ pub const CORRELATION_TYPES: &[(&str, &str)] = &[
     ("temporal_ordered", "records of all rules, in their order"),
     ("x_new_value", "a value the group has not shown before"),
     ("x_spike", "more than the group's own past explains"),
+    ("x_travel", "two places further apart than anybody travels in the time between"),
 ];
 
 fn types() -> impl Iterator<Item = &'static str> {
@@ -58,6 +59,8 @@ const KEYS: &[&str] = &["type", "rules", "group-by", "timespan", "aliases", "con
 pub const BASELINE_KEYS: &[&str] = &[
     "x-cold-floor",
     "x-deviations",
+    "x-differs",
+    "x-distance",
     "x-field",
     "x-floor",
     "x-history",
@@ -67,12 +70,17 @@ pub const BASELINE_KEYS: &[&str] = &[
     "x-min-events",
     "x-min-of",
     "x-ratio",
+    "x-speed",
     "x-weight",
 ];
 
 const HISTORY_DAYS: u32 = 30;
 const MIN_DAYS: u32 = 7;
 const MIN_DAYS_SEEN: u32 = 5;
+/// As an airliner flies, from door to door; and a distance within which tables of places, and borders, are not to be
+/// trusted.
+const SPEED_KMH: u64 = 900;
+const DISTANCE_KM: u64 = 500;
 const SPIKE_FLOOR: u64 = 50;
 const SPIKE_RATIO: f64 = 3.0;
 const SPIKE_DEVIATIONS: f64 = 6.0;
@@ -102,7 +110,7 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
     let timespan = match (timespan, kind) {
         (Some(timespan), _) => timespan,
         (None, "x_spike") => Some(TimeDelta::days(1)),
-        (None, "x_new_value") => Some(TimeDelta::days(1)),
+        (None, "x_new_value" | "x_travel") => Some(TimeDelta::days(1)),
         (None, _) => {
             problems.add(Code::MissingKey, node.place, format!("a correlation of type {kind} has a 'timespan'"));
             None
@@ -176,6 +184,11 @@ impl<'n> Source<'n> {
         count.and_then(|count| u64::try_from(count).ok()).unwrap_or(default)
     }
 
+    fn number(&self, key: &str, default: u64, problems: &mut Problems<'_>) -> u32 {
+        let count = self.entry(key).and_then(|entry| read::count(entry, 1, 100_000, problems));
+        count.map_or(default, i64::unsigned_abs).try_into().unwrap_or(u32::MAX)
+    }
+
     fn days(&self, key: &str, default: u32, problems: &mut Problems<'_>) -> u32 {
         let days = self.entry(key).and_then(|entry| match key {
             "x-history" => read::days(entry, problems),
@@ -229,6 +242,12 @@ fn operator(
             least: source.least(problems),
         })),
         "x_spike" => Some(Operator::Spike(spike(timespan, source, problems))),
+        "x_travel" => Some(Operator::Travel(Travel {
+            timespan,
+            speed_kmh: source.number("x-speed", SPEED_KMH, problems),
+            distance_km: source.number("x-distance", DISTANCE_KM, problems),
+            must_differ: source.entry("x-differs").is_some(),
+        })),
         _ => {
             if condition.bounds.is_empty() {
                 problems.add(Code::MissingKey, source.node.place, format!("{kind} has a condition such as 'gte: 10'"));
@@ -251,12 +270,22 @@ fn operator(
         ("x_new_value", None) => {
             problems.add(Code::MissingKey, source.node.place, "x_new_value has the 'x-field' whose values are new");
         }
-        ("x_new_value", Some(_)) | (_, None) => {}
+        ("x_travel", None) => {
+            problems.add(Code::MissingKey, source.node.place, "x_travel has the 'x-field' of the address to be placed");
+        }
+        ("x_new_value" | "x_travel", Some(_)) | (_, None) => {}
         (_, Some(field)) => {
-            problems.add(Code::InvalidValue, field.place, format!("'x-field' belongs to x_new_value, not to {kind}"));
+            let message = format!("'x-field' belongs to x_new_value and x_travel, not to {kind}");
+            problems.add(Code::InvalidValue, field.place, message);
         }
     }
-    let values: Vec<Named> = condition.fields.into_iter().chain(x_field).collect();
+    let differs = source.names("x-differs", problems);
+    for key in ["x-differs", "x-distance", "x-speed"].into_iter().filter(|_| kind != "x_travel") {
+        if let Some(entry) = source.entry(key) {
+            problems.add(Code::InvalidValue, entry.place, format!("'{key}' belongs to x_travel, not to {kind}"));
+        }
+    }
+    let values: Vec<Named> = condition.fields.into_iter().chain(x_field).chain(differs).collect();
     (operator, values)
 }
 

@@ -7,6 +7,7 @@ use schemas::path::Path;
 use super::condition::Detection;
 pub use super::predicate::Comparison;
 use super::text::Template;
+use crate::places::Place;
 
 /// One rule.
 #[derive(Clone, Debug)]
@@ -125,6 +126,8 @@ pub enum Reads {
     Nothing,
     Texts,
     Numbers,
+    /// The place of the address that the first path names, and the values of the others together.
+    Places,
 }
 
 /// When matches become a finding. Every operator is a function of the set of matches.
@@ -146,6 +149,8 @@ pub enum Operator {
     NewValue(NewValue),
     /// More weight within the timespan than the group's own history explains.
     Spike(Spike),
+    /// Two places further apart than anybody travels in the time between.
+    Travel(Travel),
     /// The operator of every rule with `x-outside`. A match without `values` was decided by the matcher, which knows the
     /// tenant's domains: it stands, as under `Each`. A match with `values` (domains) comes from a tenant whose domains
     /// are not configured, in the shard "": it stands unless all of them were seen as mailbox owners' domains, and is
@@ -208,6 +213,7 @@ impl Operator {
             | Operator::TemporalOrdered { timespan, .. } => *timespan,
             Operator::Aggregate(aggregate) => aggregate.timespan,
             Operator::Spike(spike) => spike.timespan,
+            Operator::Travel(travel) => travel.timespan,
             Operator::Each | Operator::NewValue(_) | Operator::Outside => TimeDelta::zero(),
         }
     }
@@ -223,6 +229,7 @@ impl Operator {
     pub fn reads(&self) -> Reads {
         match self {
             Operator::ValueCount { .. } | Operator::NewValue(_) => Reads::Texts,
+            Operator::Travel(_) => Reads::Places,
             Operator::Aggregate(aggregate) => match aggregate.measure {
                 Measure::Events | Measure::Rules => Reads::Nothing,
                 Measure::Values | Measure::Share => Reads::Texts,
@@ -272,6 +279,17 @@ pub struct Spike {
     pub cold_floor: u64,
 }
 
+/// Faster than anybody travels: see `correlate/travel.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Travel {
+    /// The longest journey that is looked at.
+    pub timespan: TimeDelta,
+    pub speed_kmh: u32,
+    pub distance_km: u32,
+    /// Whether something else must differ as well.
+    pub must_differ: bool,
+}
+
 /// A step to take, with its command.
 #[derive(Clone, Debug)]
 pub struct NextTemplate {
@@ -291,5 +309,7 @@ pub struct RuleTest {
     pub reason_contains: Vec<String>,
     /// The tenant's configured domains; empty for a tenant without any.
     pub domains: Vec<String>,
+    /// Where networks are, for rules that ask.
+    pub places: Vec<(ipnet::IpNet, Place)>,
     pub line: usize,
 }

@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{NaiveDate, NaiveDateTime, TimeDelta};
+use ipnet::IpNet;
 use serde_json::{Map, Value as Json};
 
 use super::model::RuleTest;
 use super::read;
 use super::report::{Code, Problems};
 use super::yaml::{Entry, Node, Value};
+use crate::places::Place;
 
 /// Most records of one test.
 const RECORDS_MAX: usize = 20_000;
@@ -58,7 +60,7 @@ pub fn tests(entry: &Entry, fixtures: &Fixtures, problems: &mut Problems<'_>) ->
 }
 
 fn test(node: &Node, fixtures: &Fixtures, problems: &mut Problems<'_>) -> Option<RuleTest> {
-    read::only_keys(node, &["name", "records", "findings", "reason_contains", "domains"], "a test", problems);
+    read::only_keys(node, &["name", "records", "findings", "reason_contains", "domains", "places"], "a test", problems);
     let missing = |key: &str, problems: &mut Problems<'_>| {
         problems.add(Code::MissingKey, node.place, format!("a test has '{key}'"));
     };
@@ -84,8 +86,30 @@ fn test(node: &Node, fixtures: &Fixtures, problems: &mut Problems<'_>) -> Option
         findings: usize::try_from(findings).unwrap_or_default(),
         reason_contains: texts("reason_contains", problems),
         domains: texts("domains", problems),
+        places: node.entry("places").map(|entry| places(entry, problems)).unwrap_or_default(),
         line: node.place.line,
     })
+}
+
+/// `{198.51.100.0/24: [52.5, 13.4]}`: degrees north and east, and kilometres around where they are not 20.
+fn places(entry: &Entry, problems: &mut Problems<'_>) -> Vec<(IpNet, Place)> {
+    let mut places = Vec::new();
+    for network in read::map(entry, problems).unwrap_or_default() {
+        let numbers: Vec<f64> = network.value.members().iter().filter_map(|number| number.json().as_f64()).collect();
+        let place = match numbers[..] {
+            [latitude, longitude] => Place::new(latitude, longitude, 20.0),
+            [latitude, longitude, radius_km] => Place::new(latitude, longitude, radius_km),
+            _ => None,
+        };
+        match (network.key.parse::<IpNet>(), place) {
+            (Ok(of), Some(place)) => places.push((of, place)),
+            _ => {
+                let message = "a place is 'network: [degrees north, degrees east]'";
+                problems.add(Code::InvalidValue, network.place, message);
+            }
+        }
+    }
+    places
 }
 
 /// One entry of `records`: one record, or a burst.

@@ -100,6 +100,13 @@ fn operator_text(operator: &Operator) -> String {
                 Some(least) => format!("{always} {} {}", least.events, least.of.join(",")),
             }
         }
+        Operator::Travel(travel) => format!(
+            "travel {} {} {} {}",
+            travel.timespan.num_seconds(),
+            travel.speed_kmh,
+            travel.distance_km,
+            travel.must_differ
+        ),
         Operator::Spike(spike) => format!(
             "spike {} {} {} {} {} {} {}",
             spike.timespan.num_seconds(),

@@ -22,6 +22,7 @@ pub use rule_books::{BOOK_BYTES_MAX, compile, offer};
 
 use crate::admit::DamagedSegment;
 use crate::correlate::DamagedState;
+use crate::places::{Atlas, NoSuchPlaces};
 use crate::rule::RuleErrors;
 use rule_books::Compiler;
 
@@ -43,6 +44,8 @@ pub enum Error {
         "this harrier cannot read the rule set in force (epoch {epoch}); use the version that offered it: {errors}"
     )]
     Rules { epoch: u64, errors: RuleErrors },
+    #[error(transparent)]
+    Places(#[from] NoSuchPlaces),
     /// What the log holds about rule sets cannot be read.
     #[error("the state about rule sets is damaged")]
     RuleState,
@@ -52,9 +55,15 @@ pub enum Error {
 }
 
 /// Runs both services until the end is asked for. They judge by the rule set that the log says is in force: see
-/// [`offer`].
-pub async fn run(log: Arc<dyn Log>, clock: Clock, metrics: Arc<Metrics>, shutdown: Shutdown) -> Result<(), Error> {
-    let compiler = Arc::new(Compiler::default());
+/// [`offer`]. `atlas`: the tables of places that rule sets ask for.
+pub async fn run(
+    log: Arc<dyn Log>,
+    atlas: Arc<dyn Atlas>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let compiler = Arc::new(Compiler::new(atlas));
     let matching = partitions::run(log.clone(), shutdown.clone(), {
         let (metrics, sighted, compiler) = (metrics.clone(), Arc::new(sighted::Sighted::default()), compiler.clone());
         move |partition| matching::MatchWorker::new(partition, compiler.clone(), sighted.clone(), metrics.clone())

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::matcher::Matcher;
+use crate::places::Atlas;
 use crate::rule::{Rule, RuleErrors, RuleSet, Source, Tuning};
 
 /// Compiled books kept: the one in force, the one before it, and two to spare. A matcher of a thousand rules is
@@ -54,7 +55,7 @@ pub async fn offer(log: &dyn Log, book: &RuleBook, again: bool) -> Result<(), Lo
     log.commit(Txn { outputs: vec![output], ..Txn::default() }).await.map(drop)
 }
 
-/// The rules of a book.
+/// The rules of a book, without its places.
 pub fn compile(book: &RuleBook) -> Result<Matcher, RuleErrors> {
     let source = |RuleText { file, text }: &RuleText| Source { file: file.clone(), text: text.clone() };
     let tuning = match &book.tuning {
@@ -66,10 +67,16 @@ pub fn compile(book: &RuleBook) -> Result<Matcher, RuleErrors> {
 }
 
 /// Compiles each book once for all partitions of a process.
-#[derive(Default)]
-pub(super) struct Compiler(Mutex<VecDeque<(String, Arc<Matcher>)>>);
+pub(super) struct Compiler {
+    atlas: Arc<dyn Atlas>,
+    compiled: Mutex<VecDeque<(String, Arc<Matcher>)>>,
+}
 
 impl Compiler {
+    pub(super) fn new(atlas: Arc<dyn Atlas>) -> Compiler {
+        Compiler { atlas, compiled: Mutex::default() }
+    }
+
     /// As [`Compiler::matcher`], on a thread that may be busy for as long as it takes: leases are renewed meanwhile.
     async fn matcher_aside(self: &Arc<Self>, epoch: u64, book: &RuleBook) -> Result<Arc<Matcher>, Error> {
         let (compiler, book) = (self.clone(), book.clone());
@@ -79,11 +86,15 @@ impl Compiler {
     pub(super) fn matcher(&self, epoch: u64, book: &RuleBook) -> Result<Arc<Matcher>, Error> {
         let name = book.name();
         // Held while it compiles, so that the partitions wait for one compilation instead of making one each.
-        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, matcher)) = compiled.iter().find(|(known, _)| *known == name) {
             return Ok(matcher.clone());
         }
-        let matcher = Arc::new(compile(book).map_err(|errors| Error::Rules { epoch, errors })?);
+        let mut matcher = compile(book).map_err(|errors| Error::Rules { epoch, errors })?;
+        if let Some(places) = &book.places {
+            matcher = matcher.with_places(self.atlas.open(places)?);
+        }
+        let matcher = Arc::new(matcher);
         compiled.truncate(COMPILED_MAX - 1);
         compiled.push_front((name, matcher.clone()));
         Ok(matcher)

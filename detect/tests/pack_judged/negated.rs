@@ -107,8 +107,12 @@ fn broken(document: &str) -> String {
     if is_condition {
         out.push("    )".to_owned());
     }
-    // Baselines have no condition: nobody is known for so long, and nothing is so much.
-    let add = [("type: x_new_value", "x-min-days", 300), ("type: x_spike", "x-floor", 900_000_000)];
+    // Baselines have no condition: nobody is known for so long, nothing is so much, and no place is so far.
+    let add = [
+        ("type: x_new_value", "x-min-days", 300),
+        ("type: x_spike", "x-floor", 900_000_000),
+        ("type: x_travel", "x-distance", 90_000),
+    ];
     for (kind, key, number) in add {
         if document.contains(kind) {
             out.retain(|line| {

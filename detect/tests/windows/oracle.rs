@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use detect::rule::model::{Aggregate, Measure, NewValue, Operator, Rule, Spike};
+use detect::rule::model::{Aggregate, Measure, NewValue, Operator, Rule, Spike, Travel};
 use schemas::finding::Finding;
 use schemas::json::{key_hash, key_id};
 use schemas::message::{Match, Observation};
@@ -250,6 +250,7 @@ fn spans(operator: &Operator, members: &[Match]) -> Vec<Span> {
             names.len() >= *at_least
         }),
         Operator::TemporalOrdered { members: names, timespan } => chains(members, names, *timespan),
+        Operator::Travel(travel) => journeys(members, travel),
         Operator::Aggregate(aggregate) => satisfying(aggregate.timespan, &|_, members_of| {
             // Not if another window holds all of it and more.
             let is_part = anchors.iter().any(|other| {
@@ -262,6 +263,36 @@ fn spans(operator: &Operator, members: &[Match]) -> Vec<Span> {
             satisfying(parameters.timespan, &|anchor, window| spikes(parameters, members, anchor, weight(window)))
         }
     }
+}
+
+/// Every pair of records too far apart for the time between them. The places lie on the equator.
+fn journeys(members: &[Match], travel: &Travel) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for from in members {
+        for to in members.iter().filter(|to| to.event_time >= from.event_time) {
+            let distance = apart_km(&from.values[0], &to.values[0]);
+            let computer = |one: &Match| one.values[0].split_once('|').unwrap().1.to_owned();
+            let (one, other) = (computer(from), computer(to));
+            let others = !one.is_empty() && !other.is_empty() && one != other;
+            let longest = TimeDelta::seconds(distance * 3_600 / i64::from(travel.speed_kmh)).min(travel.timespan);
+            let is_far = distance >= i64::from(travel.distance_km).max(1);
+            if is_far && (others || !travel.must_differ) && to.event_time - from.event_time <= longest {
+                spans.push((from.event_time, to.event_time));
+            }
+        }
+    }
+    spans
+}
+
+fn apart_km(one: &str, other: &str) -> i64 {
+    let spot = |value: &str| {
+        let (place, _) = value.split_once('|').unwrap();
+        let numbers: Vec<f64> = place.split(' ').map(|number| number.parse().unwrap()).collect();
+        (numbers[1], numbers[2])
+    };
+    let ((east, radius), (other_east, other_radius)) = (spot(one), spot(other));
+    let around = (east - other_east).abs() / 360.0 * 2.0 * std::f64::consts::PI * 6_371.0;
+    (around - radius - other_radius).max(0.0).round() as i64
 }
 
 /// Every possible measure of a window in millionths, multiplied by what it is divided by: one of them is within all
@@ -448,6 +479,10 @@ fn rests_on(
             let note =
                 "the tenant's domains are not configured: judged by the domains of the mailbox owners seen so far";
             (vec![note.to_owned()], "unknown".to_owned())
+        }
+        Operator::Travel(_) => {
+            let apart = values.iter().flat_map(|one| values.iter().map(|other| apart_km(one, other))).max();
+            (Vec::new(), format!("{} km", apart.unwrap()))
         }
         _ => (Vec::new(), "unknown".to_owned()),
     }

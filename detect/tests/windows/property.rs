@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
-use detect::rule::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Rule, Spike, Stage};
+use detect::rule::model::{
+    Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Rule, Spike, Stage, Travel,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use schemas::message::{Match, Observation};
@@ -244,6 +246,33 @@ proptest! {
         let gap = if long_gap { gap * 600 } else { gap };
         let least = least.map(|(events, of)| Least { events, of });
         check(Operator::NewValue(NewValue { history_days, min_days, min_days_seen, least }), gap, &story);
+    }
+
+    #[test]
+    fn travel(
+        story in a_story(40, 10 * MINUTES, 0),
+        gap in minutes(),
+        (hours, speed_kmh, distance_km) in (0..8_i64, 1..5_u32, 0..4_u32),
+        must_differ in any::<bool>(),
+    ) {
+        let mut story = story;
+        // Places along the equator, some 1,110 km apart, of two computers and one that is not told.
+        let place = |value: &String| {
+            let number: u8 = value[1..].parse().unwrap();
+            let computer = ["", "a", "b"][usize::from(number % 3)];
+            format!("0.0000 {}.0000 {}|{computer}", 10 * (number % 3), 100 * (number / 2))
+        };
+        for arrival in &mut story.arrivals {
+            let Arrival::Match(one) = arrival else { continue };
+            one.values = vec![place(one.values.first().unwrap_or(&"v0".to_owned()))];
+        }
+        let travel = Travel {
+            timespan: TimeDelta::hours(hours),
+            speed_kmh: speed_kmh * 400,
+            distance_km: distance_km * 500,
+            must_differ,
+        };
+        check(Operator::Travel(travel), gap * 20, &story);
     }
 
     #[test]

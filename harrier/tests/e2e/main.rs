@@ -17,6 +17,7 @@ mod kill;
 mod named_sql;
 mod operate;
 mod others_read_it;
+mod places;
 mod rules;
 mod sample;
 mod service;

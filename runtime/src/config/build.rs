@@ -55,6 +55,7 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
     config.rules = RulesConfig {
         paths: builder.paths("paths", written.rules_paths),
         tuning_file: builder.path("tuning_file", written.rules_tuning_file),
+        places_file: builder.path("places_file", written.rules_places_file),
         watch_file: builder.path("watch_file", written.rules_watch_file),
     };
     config.http = builder.http(written.http_listen);

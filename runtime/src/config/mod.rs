@@ -272,6 +272,8 @@ pub struct RulesConfig {
     pub paths: Vec<PathBuf>,
     /// Disabled rules, changed levels, exceptions.
     pub tuning_file: Option<PathBuf>,
+    /// Where addresses are: a table in MaxMind's format.
+    pub places_file: Option<PathBuf>,
     /// What `harrier watch` keeps; none for the one in the data folder.
     pub watch_file: Option<PathBuf>,
 }

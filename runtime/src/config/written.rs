@@ -40,6 +40,7 @@ pub(super) struct Written {
     pub sinks: Vec<WrittenSink>,
     pub rules_paths: Texts,
     pub rules_tuning_file: Text,
+    pub rules_places_file: Text,
     pub rules_watch_file: Text,
     pub http_listen: Text,
     pub poll_interval: Text,
@@ -144,6 +145,7 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
     if let Some(mut rules) = root.section("rules", "[rules]", problems) {
         written.rules_paths = rules.texts("paths", problems);
         written.rules_tuning_file = rules.text("tuning_file", problems);
+        written.rules_places_file = rules.text("places_file", problems);
         written.rules_watch_file = rules.text("watch_file", problems);
         rules.end(problems);
     }

@@ -91,7 +91,7 @@ fn matcher(config: &Config, options: &Backtest) -> anyhow::Result<Matcher> {
     if let Some(tenant) = &options.tenant {
         domains.entry(tenant.clone()).or_default().extend(options.domains.iter().cloned());
     }
-    Ok(Matcher::new(services::rules(config)?, domains))
+    Ok(services::matcher(config, services::rules(config)?, domains)?)
 }
 
 /// Whether a finding begins in the time that was asked for.

@@ -17,6 +17,7 @@ use schemas::text::escape_controls;
 
 use super::records;
 use crate::exit::Outcome;
+use crate::services;
 use crate::show::grouped;
 
 /// Most records of the file.
@@ -34,7 +35,7 @@ pub fn run(config: &Config, rules: RuleSet, file: &Path) -> anyhow::Result<Outco
     let place = escape_controls(&file.display().to_string());
     let received = records::read(file, &tenant, RECORDS_MAX).with_context(|| place.clone())?;
     let bytes: usize = received.iter().map(|record| record.bytes.len()).sum();
-    let matcher = Matcher::new(rules, BTreeMap::from([(tenant, domains)]));
+    let matcher = services::matcher(config, rules, BTreeMap::from([(tenant, domains)]))?;
 
     let began = Instant::now();
     let events: Result<Vec<Event>, _> = received.iter().map(Event::read).collect();

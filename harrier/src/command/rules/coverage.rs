@@ -63,7 +63,7 @@ pub async fn run(
     );
     let mut out = std::io::stdout().lock();
     for extent in extents {
-        let report = report(global, &sql, rules, options, extent).await?;
+        let report = report(global, (&sql, config), rules, options, extent).await?;
         match options {
             RulesCoverage { layer: true, .. } => writeln!(out, "{:#}", layer(&report))?,
             RulesCoverage { json: true, .. } => lines(&mut out, &report)?,
@@ -75,7 +75,7 @@ pub async fn run(
 
 async fn report<'r>(
     global: &Global,
-    sql: &Sql,
+    (sql, config): (&Sql, &Config),
     rules: &'r RuleSet,
     options: &RulesCoverage,
     extent: Extent,
@@ -85,6 +85,9 @@ async fn report<'r>(
     let to = options.until.unwrap_or(last.min(Utc::now()));
     let from = options.since.unwrap_or(to - TimeDelta::days(PERIOD_DAYS));
     let mut seen = Seen::new(first, to);
+    if config.rules.places_file.is_some() {
+        seen.note_places();
+    }
     let activity = activity::of(sql, &tenant, from, to).await?;
     activity.operations.iter().for_each(|one| seen.add(&one.workload, &one.operation, one.records));
     activity.feeds.into_iter().for_each(|feed| seen.note_feed(&feed.feed, feed.is_collected, feed.trouble));
