@@ -271,8 +271,8 @@ pub struct Backfill {
 
 #[derive(Debug, Args)]
 pub struct Sql {
-    /// The query; with --query, the first of its parameters.
-    #[arg(required_unless_present_any = ["file", "named", "queries"], allow_hyphen_values = true, value_name = "QUERY")]
+    /// The query; with --query, the first of its parameters. Without one: a shell, or the statements on stdin.
+    #[arg(allow_hyphen_values = true, value_name = "QUERY")]
     pub query: Option<String>,
     /// Parameters of a named query, such as user=alice@contoso.example since=7d ip=203.0.113.77.
     #[arg(value_name = "NAME=VALUE", requires = "named")]

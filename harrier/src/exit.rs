@@ -53,7 +53,7 @@ pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
 }
 
 /// The chain of causes, each said once; line by line, because engines explain themselves over several.
-fn told(error: &anyhow::Error) -> String {
+pub fn told(error: &anyhow::Error) -> String {
     let mut told = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !told.contains(&cause) {
@@ -65,7 +65,7 @@ fn told(error: &anyhow::Error) -> String {
 }
 
 /// `harrier sql ... | head` is not a failure.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })

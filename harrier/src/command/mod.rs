@@ -10,6 +10,7 @@ mod import;
 mod init;
 mod rules;
 mod run;
+mod shell;
 mod simulate;
 mod sink;
 mod sql;

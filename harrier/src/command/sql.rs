@@ -38,14 +38,17 @@ pub async fn run(global: &Global, options: &cli::Sql) -> anyhow::Result<Outcome>
         (None, Some(file)) => {
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
         }
-        (None, None) => anyhow::bail!("no query"),
+        (None, None) => {
+            let (sql, config) = (super::archive(global)?.with_limits(limits), crate::services::config(global)?);
+            return super::shell::run(&sql, &config.data_dir, format).await;
+        }
     };
     print(&super::archive(global)?.with_limits(limits), &query, format).await
 }
 
 /// Runs a query and prints its answer on stdout.
 pub async fn print(sql: &Sql, query: &str, format: Format) -> anyhow::Result<Outcome> {
-    write(sql.query(query).await?, format).await?;
+    write(sql.query(query).await?, format, std::io::stdout()).await?;
     Ok(Outcome::Done)
 }
 
@@ -56,7 +59,7 @@ pub async fn ask(
     parameters: &[(String, String)],
     format: Format,
 ) -> anyhow::Result<Outcome> {
-    let rows = write(sql.ask(query, parameters, cli::moment).await?, format).await?;
+    let rows = write(sql.ask(query, parameters, cli::moment).await?, format, std::io::stdout()).await?;
     let time = |name: &str| parameters.iter().find(|(given, _)| given == name).map(|(_, text)| cli::moment(text));
     let since = time("since").and_then(Result::ok).unwrap_or(DateTime::UNIX_EPOCH);
     let until = time("until").and_then(Result::ok).unwrap_or_else(Utc::now);
@@ -73,20 +76,18 @@ pub async fn ask(
     Ok(Outcome::Done)
 }
 
-/// Writes an answer on stdout; how many rows it has.
-async fn write(mut rows: Rows, format: Format) -> anyhow::Result<u64> {
-    let out = std::io::BufWriter::new(std::io::stdout());
-    let mut output = Output::new(format, rows.schema(), out)?;
+/// Writes an answer; how many rows it has.
+pub async fn write(mut rows: Rows, format: Format, out: impl Write + Send) -> anyhow::Result<u64> {
+    let mut output = Output::new(format, rows.schema(), std::io::BufWriter::new(out))?;
     while let Some(batch) = rows.next().await {
         output.write(&batch.map_err(QueryError::from)?)?;
     }
     let written = output.rows;
     output.finish()?;
-    std::io::stdout().flush()?;
     Ok(written)
 }
 
-fn list(name: &str) -> anyhow::Result<Outcome> {
+pub fn list(name: &str) -> anyhow::Result<Outcome> {
     let mut out = std::io::stdout().lock();
     if !name.is_empty() {
         write!(out, "{}", found(name)?.text())?;
@@ -105,16 +106,21 @@ fn list(name: &str) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn found(name: &str) -> anyhow::Result<&'static NamedQuery> {
+pub fn found(name: &str) -> anyhow::Result<&'static NamedQuery> {
     let names = || QUERIES.iter().map(|query| query.name).collect::<Vec<_>>().join(", ");
     NamedQuery::find(name)
         .with_context(|| format!("there is no query named {}; there are {}", escape_controls(name), names()))
 }
 
-fn parameter(text: &str) -> anyhow::Result<(String, String)> {
+pub fn parameter(text: &str) -> anyhow::Result<(String, String)> {
     let (name, value) =
         text.split_once('=').with_context(|| format!("{} is not of the form NAME=VALUE", escape_controls(text)))?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The format of this name.
+pub fn format_named(name: &str) -> Option<Format> {
+    <cli::Format as clap::ValueEnum>::from_str(name, true).ok().map(self::format)
 }
 
 fn format(format: cli::Format) -> Format {

@@ -24,13 +24,19 @@ fn table(networks: &[([u8; 3], f64, f64)]) -> Vec<u8> {
                 node = nodes[node][side];
             }
         }
-        map(&mut data, &[("location", &|out| {
-            map(out, &[
-                ("latitude", &|out| double(out, *latitude)),
-                ("longitude", &|out| double(out, *longitude)),
-                ("accuracy_radius", &|out| out.extend([0xa1, 20])),
-            ]);
-        })]);
+        map(
+            &mut data,
+            &[("location", &|out| {
+                map(
+                    out,
+                    &[
+                        ("latitude", &|out| double(out, *latitude)),
+                        ("longitude", &|out| double(out, *longitude)),
+                        ("accuracy_radius", &|out| out.extend([0xa1, 20])),
+                    ],
+                );
+            })],
+        );
     }
     let mut bytes = Vec::new();
     for record in nodes.iter().flatten() {
@@ -45,17 +51,20 @@ fn table(networks: &[([u8; 3], f64, f64)]) -> Vec<u8> {
     bytes.extend(data);
     bytes.extend(b"\xab\xcd\xefMaxMind.com");
     let count = u16::try_from(nodes.len()).unwrap().to_be_bytes();
-    map(&mut bytes, &[
-        ("binary_format_major_version", &|out| out.extend([0xa1, 2])),
-        ("binary_format_minor_version", &|out| out.extend([0xa1, 0])),
-        ("build_epoch", &|out| out.extend([0x01, 2, 1])),
-        ("database_type", &|out| text(out, "Test-City")),
-        ("description", &|out| out.push(0xe0)),
-        ("ip_version", &|out| out.extend([0xa1, 4])),
-        ("languages", &|out| out.extend([0x00, 4])),
-        ("node_count", &|out| out.extend([0xc2, count[0], count[1]])),
-        ("record_size", &|out| out.extend([0xa1, 24])),
-    ]);
+    map(
+        &mut bytes,
+        &[
+            ("binary_format_major_version", &|out| out.extend([0xa1, 2])),
+            ("binary_format_minor_version", &|out| out.extend([0xa1, 0])),
+            ("build_epoch", &|out| out.extend([0x01, 2, 1])),
+            ("database_type", &|out| text(out, "Test-City")),
+            ("description", &|out| out.push(0xe0)),
+            ("ip_version", &|out| out.extend([0xa1, 4])),
+            ("languages", &|out| out.extend([0x00, 4])),
+            ("node_count", &|out| out.extend([0xc2, count[0], count[1]])),
+            ("record_size", &|out| out.extend([0xa1, 24])),
+        ],
+    );
     bytes
 }
 

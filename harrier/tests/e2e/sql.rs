@@ -14,6 +14,24 @@ fn with_rule(extra: &[String]) -> Harrier {
     harrier
 }
 
+/// Statements come on stdin as well, each ended by a semicolon; the first that fails ends the rest.
+#[test]
+fn statements_on_stdin_are_asked_one_after_the_other() {
+    let harrier = with_rule(&[]);
+    let ask = |text: &str| {
+        let mut command = crate::binary::command();
+        let file = std::fs::File::open(harrier.file("statements.sql", text)).unwrap();
+        command.args(["sql", "--format", "ndjson", "--data-dir"]).arg(harrier.data_dir()).stdin(file);
+        crate::binary::finish(&mut command)
+    };
+    let ran = ask("SELECT 1 AS a; SELECT ';' AS b -- the end;\n;\n\nSELECT 2 AS c");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "{\"a\":1}\n{\"b\":\";\"}\n{\"c\":2}\n"), "{ran}");
+    let ran = ask("SELECT 1 AS a; SELECT nothing; SELECT 2 AS b");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), "{\"a\":1}\n"), "{ran}");
+    assert_eq!(ask(" ; ").code, Some(1));
+    assert!(!harrier.data_dir().join("sql_history").exists(), "nobody typed");
+}
+
 #[test]
 fn whatever_would_change_something_is_refused() {
     let harrier = with_rule(&[]);
@@ -93,7 +111,8 @@ fn a_query_reads_parameters_by_name_from_text_or_a_file() {
     assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap(), rows[0], "{ran}");
     let ran = harrier.run(["sql", "SELECT nothing FROM events"]);
     assert!(ran.code == Some(1) && ran.stderr.contains("nothing"), "{ran}");
-    assert_eq!(harrier.run(["sql"]).code, Some(2));
+    // Nothing on stdin either.
+    assert_eq!(harrier.run(["sql"]).code, Some(1));
 }
 
 #[test]
