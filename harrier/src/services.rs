@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use archive::archiver::{Archiver, Settings};
+use archive::retention::{Hold, Retention};
 use detect::matcher::Matcher;
 use detect::places::Atlas;
 use detect::rule::{RuleSet, Source};
@@ -222,6 +223,22 @@ impl Core {
         let settings = Settings { flush_interval: self.config.archive.flush_interval, ..Settings::default() };
         Archiver::new(self.log.clone(), self.store.clone(), self.clock.clone(), settings, self.metrics.clone())
     }
+}
+
+/// How long the archive keeps what, as the configuration says.
+pub fn retention(config: &Config) -> Retention {
+    use archive::table::{EVENTS, MAIL_ITEMS, SIGN_INS};
+    let archive = &config.archive;
+    let kept = [
+        (&EVENTS, archive.keep),
+        (&MAIL_ITEMS, archive.keep_mail_items.or(archive.keep)),
+        (&SIGN_INS, archive.keep_sign_ins.or(archive.keep)),
+    ];
+    let days = |keep: Duration| u32::try_from(keep.as_secs().div_ceil(86_400)).unwrap_or(u32::MAX);
+    let keep = kept.into_iter().filter_map(|(table, keep)| Some((table, days(keep?))));
+    let holds =
+        archive.holds.iter().map(|hold| Hold { tenant: hold.tenant.clone(), from: hold.from, until: hold.until });
+    Retention::new(keep, holds.collect())
 }
 
 /// Who signs the archive's commits; the key is made when it is first needed.

@@ -24,6 +24,12 @@ struct Row {
 pub async fn statement(sql: &Sql, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<String>, Error> {
     let text = "SELECT tenant, feed, window_start, window_end, state, reason FROM coverage ORDER BY tenant, feed, window_start";
     let rows: Vec<Row> = rows::query(sql, text, &[]).await?;
+    let gone = sql.kept_since().await?.into_iter().filter(|(_, since)| from.date_naive() < *since);
+    let gone = gone.map(|(tenant, since)| {
+        let tenant = schemas::text::escape_controls(&tenant);
+        format!("{tenant}: what is of before {since} was past its time and is gone, but for days under a hold")
+    });
+    let gone: Vec<String> = gone.collect();
     let mut feeds: BTreeMap<(String, String), Vec<Row>> = BTreeMap::new();
     for row in rows.into_iter().filter(|row| row.window_start <= to && row.window_end >= from) {
         feeds.entry((row.tenant.clone(), row.feed.clone())).or_default().push(row);
@@ -33,7 +39,8 @@ pub async fn statement(sql: &Sql, from: DateTime<Utc>, to: DateTime<Utc>) -> Res
             "nothing is known to have been collected for this time: an empty answer is not a clean one".into(),
         ]);
     }
-    Ok(feeds.into_iter().map(|((tenant, feed), rows)| sentence(&tenant, &feed, &rows)).collect())
+    let told = feeds.into_iter().map(|((tenant, feed), rows)| sentence(&tenant, &feed, &rows));
+    Ok(gone.into_iter().chain(told).collect())
 }
 
 fn sentence(tenant: &str, feed: &str, rows: &[Row]) -> String {

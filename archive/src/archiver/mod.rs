@@ -30,6 +30,7 @@ use crate::compactor::{Compactor, Plan};
 use crate::delta::{Add, Changes, DeltaTable, Outcome};
 use crate::error::Error;
 use crate::file;
+use crate::retention::{Retention, Retired};
 use crate::rows::Rows;
 use crate::store::Store;
 use crate::table::{EVENTS, EVIDENCE, FINDINGS, TABLES, Table};
@@ -113,6 +114,15 @@ impl Archiver {
                 return Ok(self.log.release(&lease).await?);
             }
         }
+    }
+
+    /// Takes out what is past its time.
+    pub async fn retire(&self, retention: &Retention) -> Result<Vec<Retired>, Error> {
+        let retired = retention.retire(&self.store, self.clock.now()).await?;
+        for gone in &retired {
+            self.metrics.archive.retired_rows.with([gone.table]).add(gone.rows);
+        }
+        Ok(retired)
     }
 
     /// Deletes files that left the tables, or never entered them, before `before`. Returns how many went.

@@ -93,6 +93,8 @@ pub enum Operation {
     Write,
     /// The same rows in other files.
     Optimize,
+    /// Rows past their time go.
+    Delete,
 }
 
 impl Operation {
@@ -101,6 +103,7 @@ impl Operation {
         match self {
             Operation::Write => "WRITE",
             Operation::Optimize => "OPTIMIZE",
+            Operation::Delete => "DELETE",
         }
     }
 }
@@ -325,7 +328,7 @@ impl DeltaTable {
             actions.push(Action::Remove(Remove {
                 path: path.clone(),
                 deletion_timestamp: Some(millis),
-                data_change: changes.operation == Operation::Write,
+                data_change: changes.operation != Operation::Optimize,
             }));
         }
         actions

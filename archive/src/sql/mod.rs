@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -102,6 +102,11 @@ impl Sql {
     /// Queries may take so much.
     pub fn with_limits(self, limits: Limits) -> Sql {
         Sql { limits, ..self }
+    }
+
+    /// From which day on a tenant's records are kept, where older ones were past their time.
+    pub async fn kept_since(&self) -> Result<Vec<(String, NaiveDate)>, QueryError> {
+        Ok(crate::retention::kept_since(&self.store, &crate::table::EVENTS).await?)
     }
 
     /// Runs one query and returns its rows as they come.

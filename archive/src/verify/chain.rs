@@ -11,6 +11,7 @@ use crate::content::Content;
 use crate::delta::statement::{COMMIT_SCHEMA, CommitStatement, FileStatement, first_line, hash, proof_of, sha256};
 use crate::delta::{LOG_FOLDER, Operation, Proof};
 use crate::error::Error;
+use crate::retention::may_remove;
 use crate::table::Table;
 
 /// What the commits up to here say.
@@ -26,6 +27,9 @@ pub(super) struct Chain {
     /// Every file that was ever added.
     pub(super) files: BTreeMap<String, Known>,
     positions: BTreeMap<String, u64>,
+    /// What was past its time and taken out.
+    pub(super) retired_files: u64,
+    pub(super) retired_rows: u64,
     /// The first commit after the last one that is signed.
     unsigned_from: Option<u64>,
     /// The commit before is missing or cannot be read: the next has nothing to follow on.
@@ -50,6 +54,8 @@ impl Chain {
             hashes: HashMap::new(),
             files: BTreeMap::new(),
             positions: BTreeMap::new(),
+            retired_files: 0,
+            retired_rows: 0,
             unsigned_from: None,
             is_broken: false,
         }
@@ -191,6 +197,9 @@ fn check_follows(chain: &Chain, version: u64, statement: &CommitStatement) -> Op
 
 fn apply(chain: &mut Chain, statement: CommitStatement) -> Vec<Kind> {
     let mut kinds = Vec::new();
+    let is_retention = statement.operation == Operation::Delete.as_str();
+    let limits: Vec<(String, u64)> =
+        statement.positions.iter().map(|position| (position.source.clone(), position.next)).collect();
     for position in statement.positions {
         let expected = chain.positions.insert(position.source.clone(), position.next).unwrap_or(0);
         if expected != position.from {
@@ -204,10 +213,21 @@ fn apply(chain: &mut Chain, statement: CommitStatement) -> Vec<Kind> {
                 known.is_live = false;
                 let content = known.statement.as_ref().and_then(|file| Content::parse(&file.content, file.rows));
                 is_known &= content.is_some();
+                if is_retention && !may_remove(&path, &limits) {
+                    kinds.push(Kind::RemovesKept { path });
+                    continue;
+                }
+                if is_retention {
+                    chain.retired_files += 1;
+                    chain.retired_rows += known.statement.as_ref().map_or(0, |file| file.rows);
+                }
                 out.add(&content.unwrap_or_default());
             }
             _ => kinds.push(Kind::RemovesUnknown { path }),
         }
+    }
+    if is_retention && !statement.add.is_empty() {
+        kinds.push(Kind::RowsChanged);
     }
     for file in statement.add {
         into.add(&Content::parse(&file.content, file.rows).unwrap_or_default());

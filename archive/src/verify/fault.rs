@@ -40,6 +40,8 @@ pub enum Kind {
     PositionGap { source: String, from: u64, expected: u64 },
     /// The commit takes out a file that was not there.
     RemovesUnknown { path: String },
+    /// The commit says that it takes out what is past its time, and takes out more.
+    RemovesKept { path: String },
     /// The commit says that it only moves rows, and does not.
     RowsChanged,
     /// A head that was given is not in the archive: it was brought back to an older state, or is another archive.
@@ -77,6 +79,9 @@ impl fmt::Display for Fault {
             }
             Kind::RemovesUnknown { path } => {
                 write!(f, "{file}: takes out {}, which was not there", schemas::text::escape_controls(path))
+            }
+            Kind::RemovesKept { path } => {
+                write!(f, "{file}: takes out {}, which was not past its time", schemas::text::escape_controls(path))
             }
             Kind::RowsChanged => write!(f, "{file}: says that no row changes, but the files hold other rows"),
             Kind::HeadMissing { head } => write!(

@@ -57,6 +57,9 @@ pub struct TableReport {
     pub bytes: u64,
     /// Files that a crash has left: no commit names them, no reader sees them, and vacuum takes them.
     pub leftovers: u64,
+    /// What a retention has taken out.
+    pub retired_files: u64,
+    pub retired_rows: u64,
     /// Commits from before harrier made statements, at the beginning: whole as far as they can be read, not proven.
     pub unproven_commits: u64,
     /// The newest statement's version and hash.
@@ -112,6 +115,8 @@ impl Verifier {
             files,
             bytes,
             leftovers,
+            retired_files: chain.retired_files,
+            retired_rows: chain.retired_rows,
             unproven_commits: chain.unproven,
             head: chain.head.clone().zip(chain.newest).map(|(hash, version)| (version, hash)),
             fresh_since: self.heads.iter().filter_map(|head| chain.hashes.get(head)).max().copied(),

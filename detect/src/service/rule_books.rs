@@ -72,6 +72,13 @@ pub(super) struct Compiler {
     compiled: Mutex<VecDeque<(String, Arc<Matcher>)>>,
 }
 
+#[cfg(test)]
+impl Default for Compiler {
+    fn default() -> Compiler {
+        Compiler::new(Arc::new(crate::places::NoPlaces))
+    }
+}
+
 impl Compiler {
     pub(super) fn new(atlas: Arc<dyn Atlas>) -> Compiler {
         Compiler { atlas, compiled: Mutex::default() }

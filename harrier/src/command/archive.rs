@@ -19,6 +19,7 @@ use runtime::metrics::Metrics;
 use crate::cli::{self, ArchiveAction, Global};
 use crate::exit::Outcome;
 use crate::services;
+use crate::show::grouped;
 
 pub async fn run(global: &Global, options: &cli::Archive, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
     let config = services::config(global)?;
@@ -69,6 +70,10 @@ fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
         match table.fresh_since {
             Some(version) => writeln!(out, "  freshness proven up to version {version}")?,
             None => writeln!(out, "  freshness not proven")?,
+        }
+        if table.retired_files > 0 {
+            let (rows, files) = (grouped(table.retired_rows), grouped(table.retired_files));
+            writeln!(out, "  {rows} rows in {files} files were past their time and are gone")?;
         }
         if table.unproven_commits > 0 {
             writeln!(out, "  the first {} commits are from before harrier signed: not proven", table.unproven_commits)?;

@@ -252,6 +252,13 @@ async fn housekeeping(
             cleaned = tokio::time::Instant::now();
             let keep = TimeDelta::from_std(config.log.keep).unwrap_or(TimeDelta::days(7));
             let trimmed = log.trim(clock.now() - keep).await;
+            for gone in archiver.retire(&crate::services::retention(&config)).await.unwrap_or_else(|error| {
+                tracing::warn!(event = "archive_retention_retry", error = %error);
+                Vec::new()
+            }) {
+                let (table, since, rows) = (gone.table, gone.since.to_string(), gone.rows);
+                tracing::info!(event = "archive_retired", table, tenant = gone.tenant, since, rows);
+            }
             let vacuumed = archiver.vacuum(clock.now() - VACUUM_AFTER).await;
             tracing::info!(event = "housekeeping", ?trimmed, ?vacuumed);
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use schemas::finding::Level;
 use schemas::tenant::Tenant;
 
@@ -12,12 +13,11 @@ use super::nearest::nearest;
 use super::problem::{Problem, Problems, line_of, shown};
 use super::value::{InvalidValue, broker, domain, endpoint, parse_duration, prefix, secret_file, sink_name};
 use super::written::{
-    Placed, Present, Written, WrittenEndpoints, WrittenLog, WrittenSecurity, WrittenSink, WrittenTenant,
+    Placed, Present, Written, WrittenEndpoints, WrittenHold, WrittenLog, WrittenSecurity, WrittenSink, WrittenTenant,
 };
 use super::{
-    Access, ArchiveConfig, Cloud, Config, ContentType, Credential, DATA_DIR_DEFAULT, Endpoints, HttpConfig,
-    KafkaConfig, LogConfig, LogKind, RulesConfig, SaslConfig, SecretFile, SigningAlgorithm, SinkConfig, SinkKind,
-    TenantConfig,
+    Access, Cloud, Config, ContentType, Credential, DATA_DIR_DEFAULT, Endpoints, HoldConfig, HttpConfig, KafkaConfig,
+    LogConfig, LogKind, RulesConfig, SaslConfig, SecretFile, SigningAlgorithm, SinkConfig, SinkKind, TenantConfig,
 };
 
 /// The feeds of a tenant that names none. `DLP.All` takes a permission of its own, so it is asked for by name.
@@ -66,8 +66,13 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
         config.poll.timeout = timeout;
     }
     if let Some(flush_interval) = builder.duration("flush_interval", written.archive_flush_interval, &FLUSH_INTERVAL) {
-        config.archive = ArchiveConfig { flush_interval };
+        config.archive.flush_interval = flush_interval;
     }
+    config.archive.keep = builder.duration("keep", written.archive_keep, &ARCHIVE_KEEP);
+    config.archive.keep_mail_items =
+        builder.duration("keep_mail_items", written.archive_keep_mail_items, &ARCHIVE_KEEP);
+    config.archive.keep_sign_ins = builder.duration("keep_sign_ins", written.archive_keep_sign_ins, &ARCHIVE_KEEP);
+    config.archive.holds = written.holds.into_iter().filter_map(|hold| builder.hold(hold)).collect();
     config
 }
 
@@ -84,6 +89,8 @@ const POLL_INTERVAL: Range = Range { least: "1s", most: "1h" };
 /// Listings of busy tenants take half a minute to begin.
 const POLL_TIMEOUT: Range = Range { least: "1s", most: "15m" };
 const FLUSH_INTERVAL: Range = Range { least: "1s", most: "1h" };
+/// What Microsoft still lists would come again.
+const ARCHIVE_KEEP: Range = Range { least: "8d", most: "3650d" };
 const MAX_AGE: Range = Range { least: "1m", most: "3650d" };
 
 /// Something with a name that must be its own, and where the name stands.
@@ -331,6 +338,18 @@ impl Builder<'_> {
         let kind = self.sink_kind(written);
         let name = name?;
         Some(Named { name: name.clone(), offset, value: SinkConfig { name, kind: kind?, min_level, max_age } })
+    }
+
+    fn hold(&mut self, written: WrittenHold) -> Option<HoldConfig> {
+        self.require("[[hold]]", written.offset, &written.present, &["tenant", "from", "until", "reason"]);
+        let tenant = self.parsed("tenant", written.tenant, |text| Ok(text.parse()?));
+        let day = |text: &str| text.parse::<NaiveDate>().map_err(|_| InvalidValue::Day);
+        let (from, until) = (self.parsed("from", written.from, day), self.parsed("until", written.until, day));
+        let reason = self.parsed("reason", written.reason, |text| match text.trim() {
+            "" => Err(InvalidValue::Empty),
+            text => Ok(text.to_owned()),
+        });
+        Some(HoldConfig { tenant: tenant?, from: from?, until: until?, reason: reason? })
     }
 
     fn sink_kind(&mut self, written: WrittenSink) -> Option<SinkKind> {

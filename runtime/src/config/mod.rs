@@ -29,6 +29,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use schemas::finding::Level;
 use schemas::tenant::Tenant;
 
@@ -298,6 +299,24 @@ pub struct PollConfig {
 pub struct ArchiveConfig {
     /// Longest time a row waits for its commit.
     pub flush_interval: Duration,
+    /// How long records are kept, by their day; for ever, where there is none.
+    pub keep: Option<Duration>,
+    /// The same for messages and for sign-ins, where that is another time.
+    pub keep_mail_items: Option<Duration>,
+    pub keep_sign_ins: Option<Duration>,
+    /// Days that stay whatever their age.
+    pub holds: Vec<HoldConfig>,
+}
+
+/// `[[hold]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HoldConfig {
+    pub tenant: Tenant,
+    pub from: NaiveDate,
+    /// The last day.
+    pub until: NaiveDate,
+    /// For whoever reads the configuration years later.
+    pub reason: String,
 }
 
 impl Default for LogConfig {
@@ -324,7 +343,13 @@ impl Default for ArchiveConfig {
     /// Half a minute: a row is at most a minute old when it can be read, whatever else it waits for, and a day is at
     /// most 2,880 small files before compaction.
     fn default() -> Self {
-        ArchiveConfig { flush_interval: Duration::from_secs(30) }
+        ArchiveConfig {
+            flush_interval: Duration::from_secs(30),
+            keep: None,
+            keep_mail_items: None,
+            keep_sign_ins: None,
+            holds: Vec::new(),
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub enum InvalidValue {
     UrlForFile,
     #[error("a credential is named credential:NAME, with a NAME of letters, digits, '.', '_' and '-'")]
     Credential,
+    #[error("a day has the form 2026-11-23")]
+    Day,
     #[error("variables are not expanded: write the value itself, or for a secret the name of its file")]
     Variable,
 }

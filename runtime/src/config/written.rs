@@ -46,6 +46,21 @@ pub(super) struct Written {
     pub poll_interval: Text,
     pub poll_timeout: Text,
     pub archive_flush_interval: Text,
+    pub archive_keep: Text,
+    pub archive_keep_mail_items: Text,
+    pub archive_keep_sign_ins: Text,
+    pub holds: Vec<WrittenHold>,
+}
+
+#[derive(Debug)]
+pub(super) struct WrittenHold {
+    pub offset: usize,
+    /// As for a tenant.
+    pub present: Present,
+    pub tenant: Text,
+    pub from: Text,
+    pub until: Text,
+    pub reason: Text,
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +170,15 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
         written.poll_timeout = poll.text("timeout", problems);
         poll.end(problems);
     }
-    written.archive_flush_interval = root.only_text("archive", "[archive]", "flush_interval", problems);
+    if let Some(mut archive) = root.section("archive", "[archive]", problems) {
+        written.archive_flush_interval = archive.text("flush_interval", problems);
+        written.archive_keep = archive.text("keep", problems);
+        written.archive_keep_mail_items = archive.text("keep_mail_items", problems);
+        written.archive_keep_sign_ins = archive.text("keep_sign_ins", problems);
+        archive.end(problems);
+    }
+    written.holds =
+        root.sections("hold", "[[hold]]", problems).into_iter().map(|section| hold(section, problems)).collect();
     root.end(problems);
     Some(written)
 }
@@ -226,6 +249,20 @@ fn tenant(mut section: Section<'_>, problems: &mut Problems) -> WrittenTenant {
     let tenant = WrittenTenant { present: section.present.clone(), ..tenant };
     section.end(problems);
     tenant
+}
+
+fn hold(mut section: Section<'_>, problems: &mut Problems) -> WrittenHold {
+    let hold = WrittenHold {
+        offset: section.offset,
+        present: Present::default(),
+        tenant: section.text("tenant", problems),
+        from: section.text("from", problems),
+        until: section.text("until", problems),
+        reason: section.text("reason", problems),
+    };
+    let hold = WrittenHold { present: section.present.clone(), ..hold };
+    section.end(problems);
+    hold
 }
 
 fn sink(mut section: Section<'_>, problems: &mut Problems) -> WrittenSink {

@@ -219,6 +219,8 @@ metrics! {
         commits: Counters<1> = "archive_commits_total", [DATASET];
         /// Commits and writes that failed and are tried again.
         failures: Counters<1> = "archive_failures_total", [DATASET];
+        /// Rows past their time that were taken out.
+        retired_rows: Counters<1> = "archive_retired_rows_total", [DATASET];
         /// Rows read from the log and not committed yet.
         uncommitted_rows: Gauges<1> = "archive_uncommitted_rows", [DATASET];
         /// When all that had been read was last committed (also when there was nothing to commit).
