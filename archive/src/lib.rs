@@ -12,7 +12,7 @@ mod file;
 mod rows;
 pub mod signer;
 pub mod sql;
-mod store;
+pub mod store;
 pub mod table;
 pub mod verify;
 

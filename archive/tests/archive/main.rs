@@ -3,6 +3,7 @@
 mod archiver;
 mod compaction;
 mod hostile_sql;
+mod skipping;
 mod tables;
 mod verify;
 mod world;
