@@ -20,7 +20,7 @@ use crate::content::Content;
 use crate::delta::{Add, CONTENT_TAG, DeltaTable, FileStatistics, SHA256_TAG};
 use crate::error::Error;
 use crate::rows::PartitionRows;
-use crate::table::{Kind, Table};
+use crate::table::{Column, Kind, Table};
 
 /// Rows of a row group: large enough to compress, small enough that a point question reads little.
 const ROW_GROUP_ROWS_MAX: usize = 131_072;
@@ -31,6 +31,10 @@ const COMPACTED_ZSTD_LEVEL: i32 = 3;
 /// Pages of 2,048 rows or 256 KiB: a look-up of one user with `raw` reads a page, not a row group. Costs 4 % of size.
 const PAGE_ROWS_MAX: usize = 2_048;
 const PAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// How often a Bloom filter takes a value for one that is there: of ninety days' files one is opened for nothing, for one
+/// or two bytes a value.
+const BLOOM_FILTER_ERRORS: f64 = 0.01;
 
 /// A written file.
 pub(crate) struct Written {
@@ -140,11 +144,12 @@ fn properties(table: &Table, rows: u64, is_to_stay: bool) -> WriterProperties {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .set_data_page_row_count_limit(PAGE_ROWS_MAX)
         .set_data_page_size_limit(PAGE_BYTES_MAX)
+        .set_bloom_filter_fpp(BLOOM_FILTER_ERRORS)
         .set_bloom_filter_max_ndv(rows.clamp(1, ROW_GROUP_ROWS_MAX as u64));
-    for name in table.bloom_filters {
-        builder = builder.set_column_bloom_filter_enabled(ColumnPath::from(*name), true);
-    }
     for column in table.columns() {
+        if table.bloom_filters.contains(&column.name) {
+            builder = builder.set_column_bloom_filter_enabled(leaf(&column), true);
+        }
         // Values that never repeat gain nothing from a dictionary.
         if matches!(column.name, "raw" | "id" | "finding" | "bytes") {
             builder = builder.set_column_dictionary_enabled(ColumnPath::from(column.name), false);
@@ -157,6 +162,14 @@ fn properties(table: &Table, rows: u64, is_to_stay: bool) -> WriterProperties {
         }
     }
     builder.build()
+}
+
+/// Where a column's values lie in a file.
+fn leaf(column: &Column) -> ColumnPath {
+    match column.kind {
+        Kind::TextList => ColumnPath::new([column.name, "list", "element"].map(str::to_owned).to_vec()),
+        _ => ColumnPath::from(column.name),
+    }
 }
 
 /// Rows in the table's order.

@@ -13,7 +13,7 @@ pub mod retention;
 mod rows;
 pub mod signer;
 pub mod sql;
-mod store;
+pub mod store;
 pub mod table;
 pub mod verify;
 

@@ -1,5 +1,7 @@
 //! Where the archive's files lie: a folder, or anything else that `object_store` speaks to; and who signs for them.
 
+mod counted;
+
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -7,6 +9,8 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
+use self::counted::Counted;
+pub use self::counted::{Counts, Reads};
 use crate::error::Error;
 use crate::signer::Signer;
 
@@ -29,6 +33,13 @@ impl Store {
     /// Whoever commits through this store signs.
     pub fn signed_by(self, signer: Signer) -> Store {
         Store { signer: Some(Arc::new(signer)), ..self }
+    }
+
+    /// The same store, and counts of what is read through it.
+    pub fn counted(self) -> (Store, Counts) {
+        let counts = Counts::default();
+        let objects = Arc::new(Counted { inner: self.objects, counts: counts.clone() });
+        (Store { objects, ..self }, counts)
     }
 
     pub(crate) fn signer(&self) -> Option<&Signer> {

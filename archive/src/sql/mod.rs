@@ -9,6 +9,8 @@ pub mod named;
 pub mod output;
 mod provider;
 pub mod records;
+mod skip;
+mod tables;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::cache::default_cache::DefaultCache;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -29,23 +32,32 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::delta::DeltaTable;
 use crate::error::Error;
 use crate::store::Store;
 use crate::table::{TABLES, Table};
 pub use limits::Limits;
 use limits::{Depth, OPERATORS_MAX, PLANNING_STACK_BYTES, QUERY_BYTES_MAX, RELATIONS_MAX, bounded, depth, too_long};
 use named::{NamedQuery, ParameterError};
-use provider::{ARCHIVE_URL, DeltaProvider};
+use provider::{ARCHIVE_URL, Reading};
+use skip::Filters;
+use tables::{Kept, Snapshots};
 
 /// The rows of an answer, as they come.
 pub type Rows = SendableRecordBatchStream;
 
-/// SQL over one archive folder.
+/// How much of files' footers is kept between questions: some thousands of them, the longest unused leave first.
+const FOOTER_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// What is read from the end of a file, to have its footer at once. Footers of ours have some 10 KiB.
+const FOOTER_READ_BYTES: usize = 64 * 1024;
+
+/// SQL over one archive. Clones share what they keep of its files.
 #[derive(Clone, Debug)]
 pub struct Sql {
     store: Store,
     limits: Limits,
+    reading: Reading,
+    kept: Arc<Kept>,
 }
 
 /// A record as it was received.
@@ -80,7 +92,14 @@ pub enum QueryError {
 
 impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> QueryError {
-        QueryError::Query(Box::new(error))
+        match error {
+            // Ours, on its way through the engine.
+            DataFusionError::External(error) => match error.downcast::<Error>() {
+                Ok(error) => QueryError::Archive(*error),
+                Err(error) => QueryError::Query(Box::new(DataFusionError::External(error))),
+            },
+            error => QueryError::Query(Box::new(error)),
+        }
     }
 }
 
@@ -96,7 +115,21 @@ impl Sql {
         if !root.is_dir() {
             return Err(QueryError::NoArchive(data_dir.to_owned()));
         }
-        Ok(Sql { store: Store::folder(&root)?, limits: Limits::default() })
+        Ok(Sql::over(Store::folder(&root)?))
+    }
+
+    /// Over an archive wherever it lies.
+    pub fn over(store: Store) -> Sql {
+        let footers = Arc::new(DefaultCache::new(FOOTER_BYTES_MAX));
+        let reading = Reading { footers, filters: Arc::new(Filters::default()), leaves_nothing_out: false };
+        Sql { store, limits: Limits::default(), reading, kept: Arc::new(Kept::new()) }
+    }
+
+    /// Every file is read for every question: what answers are compared with, to see that nothing is left out that
+    /// belongs to them.
+    pub fn leaving_nothing_out(self) -> Sql {
+        let reading = Reading { leaves_nothing_out: true, ..self.reading };
+        Sql { reading, kept: Arc::new(Kept::new()), ..self }
     }
 
     /// Queries may take so much.
@@ -125,7 +158,7 @@ impl Sql {
         moment: impl Fn(&str) -> Result<DateTime<Utc>, String>,
     ) -> Result<Rows, QueryError> {
         let (sql, values) = (self.clone(), named::values(given, moment)?);
-        self.run(async move { Ok(query.plan(&sql.context().await?, &values).await?) }).await
+        self.run(async move { Ok(query.plan(&sql.context_of_all().await?, &values).await?) }).await
     }
 
     /// The same, collected: for queries whose answers are known to be small.
@@ -196,18 +229,34 @@ impl Sql {
         if operators > OPERATORS_MAX || relations > RELATIONS_MAX {
             return Err(QueryError::TooDeep { operators, relations });
         }
-        let context = self.context().await?;
+        let (context, _) = self.context()?;
         let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         Ok(context.sql_with_options(text, options).await?)
     }
 
-    async fn context(&self) -> Result<SessionContext, QueryError> {
-        let mut config = SessionConfig::new().with_information_schema(true);
+    /// For a question of several steps: all of them see the tables as of now.
+    async fn context_of_all(&self) -> Result<SessionContext, QueryError> {
+        let (context, snapshots) = self.context()?;
+        snapshots.take_all().await?;
+        Ok(context)
+    }
+
+    /// A context of its own for each question, with its tables.
+    fn context(&self) -> Result<(SessionContext, Arc<Snapshots>), QueryError> {
+        let mut config =
+            SessionConfig::new().with_information_schema(true).with_create_default_catalog_and_schema(true);
         let parquet = &mut config.options_mut().execution.parquet;
         // Off by default, and worth an order of magnitude for questions about one user.
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
         parquet.bloom_filter_on_read = true;
+        parquet.metadata_size_hint = Some(FOOTER_READ_BYTES);
+        if self.reading.leaves_nothing_out {
+            parquet.pushdown_filters = false;
+            parquet.pruning = false;
+            parquet.bloom_filter_on_read = false;
+            parquet.enable_page_index = false;
+        }
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(self.limits.memory_bytes)))
             .with_max_temp_directory_size(self.limits.spill_bytes)
@@ -215,11 +264,11 @@ impl Sql {
         let context = SessionContext::new_with_config_rt(config, runtime);
         context.register_object_store(ARCHIVE_URL.as_ref(), self.store.objects().clone());
         functions::register(&context);
-        for table in TABLES {
-            let delta = DeltaTable::open(self.store.clone(), table).await?;
-            context.register_table(table.name, Arc::new(DeltaProvider::new(&delta)))?;
+        let snapshots = Arc::new(Snapshots::new(self.store.clone(), self.reading.clone(), self.kept.clone()));
+        if let Some(catalog) = context.catalog("datafusion") {
+            catalog.register_schema("public", snapshots.clone())?;
         }
-        Ok(context)
+        Ok((context, snapshots))
     }
 }
 

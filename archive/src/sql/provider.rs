@@ -1,4 +1,9 @@
 //! A Delta table as DataFusion reads it: the files of one snapshot, with the values that live in their paths.
+//!
+//! When a question is planned, files are left out that cannot have a row of the answer, before any of them is opened: by the
+//! values in their paths and the times that their commits say, then by their Bloom filters ([`super::skip`]). The reader
+//! does the same again with row groups and pages, and the filter itself is applied above it: what is left out here is time,
+//! never a row.
 
 use std::sync::{Arc, LazyLock};
 
@@ -6,19 +11,26 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use chrono::{DateTime, NaiveDate, Utc};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::pruning::PrunableStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, Statistics, ToDFSchema};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::scalar::ScalarValue;
+use futures::{StreamExt, TryStreamExt, stream};
 
+use super::skip::{Condition, Filters};
 use crate::delta::{Add, DeltaTable, FileStatistics};
 use crate::table::{Kind, Table};
 
@@ -30,18 +42,42 @@ pub(super) static ARCHIVE_URL: LazyLock<ObjectStoreUrl> =
         Err(_) => ObjectStoreUrl::local_filesystem(),
     });
 
+/// Files whose filters are read at once, when they are read for the first time: object stores answer in tens of milliseconds.
+const FILES_READ_AT_ONCE: usize = 16;
+
+/// What is kept of files between questions.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    /// What files say of themselves at their end. A file never changes, so that a question need not read it again.
+    pub(super) footers: Arc<FileMetadataCache>,
+    pub(super) filters: Arc<Filters>,
+    /// Nothing is left out: what the tests compare with.
+    pub(super) leaves_nothing_out: bool,
+}
+
 /// One snapshot of one table.
-#[derive(Debug)]
 pub(super) struct DeltaProvider {
     table: &'static Table,
     files: Vec<PartitionedFile>,
+    /// What paths and commits say of each file. As exact, though times are rounded outwards: this is only asked whether a value
+    /// can be in a file, never what it is.
+    bounds: PrunableStatistics,
     schema: SchemaRef,
     /// File columns, then partition columns: how the reader orders them.
     stored: TableSchema,
+    /// Reads what is not among the kept footers, and puts it there.
+    reader: Arc<CachedParquetFileReaderFactory>,
+    reading: Reading,
+}
+
+impl std::fmt::Debug for DeltaProvider {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("DeltaProvider").field("table", &self.table.name).finish_non_exhaustive()
+    }
 }
 
 impl DeltaProvider {
-    pub(super) fn new(delta: &DeltaTable) -> DeltaProvider {
+    pub(super) fn new(delta: &DeltaTable, reading: &Reading) -> DeltaProvider {
         let table = delta.table();
         let file_schema = Arc::new(table.file_schema());
         let columns = table.columns();
@@ -51,8 +87,35 @@ impl DeltaProvider {
         let stored = TableSchema::builder(file_schema.clone())
             .with_table_partition_cols(partition_fields.collect::<Vec<_>>())
             .build();
-        let files = delta.snapshot().files.values().map(|add| file(delta, &file_schema, add)).collect();
-        DeltaProvider { table, files, schema: Arc::new(table.schema()), stored }
+        let files: Vec<_> = delta.snapshot().files.values().map(|add| file(delta, &file_schema, add)).collect();
+        let bounds = files.iter().map(|file| Arc::new(bounds(file, stored.table_schema())));
+        let bounds = PrunableStatistics::new(bounds.collect(), stored.table_schema().clone());
+        let reader =
+            Arc::new(CachedParquetFileReaderFactory::new(delta.store().objects().clone(), reading.footers.clone()));
+        let schema = Arc::new(table.schema());
+        DeltaProvider { table, files, bounds, schema, stored, reader, reading: reading.clone() }
+    }
+
+    /// The files that may have rows which meet the filters; the same filters are given as expressions and as a predicate.
+    async fn files(&self, filters: &[Expr], predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<PartitionedFile>> {
+        let may_hold = predicate.and_then(|predicate| {
+            let pruning = PruningPredicateBuilder::new().with_file_schema(self.stored.table_schema().clone());
+            // What cannot be asked of bounds is answered by the rows.
+            pruning.try_build(predicate.clone()).ok()?.prune(&self.bounds).ok()
+        });
+        let may_hold = may_hold.unwrap_or_else(|| vec![true; self.files.len()]);
+        let files: Vec<PartitionedFile> =
+            self.files.iter().zip(may_hold).filter_map(|(file, may_hold)| may_hold.then(|| file.clone())).collect();
+        let condition = Condition::of(self.table, filters);
+        if condition == Condition::Unknown {
+            return Ok(files);
+        }
+        let condition = &condition;
+        let asked = stream::iter(files).map(|file| async move {
+            let may_hold = self.reading.filters.may_hold(condition, &file, &*self.reader).await?;
+            Ok(may_hold.then_some(file))
+        });
+        asked.buffered(FILES_READ_AT_ONCE).try_filter_map(|file| async { Ok(file) }).try_collect().await
     }
 
     /// Positions in the reader's order of the columns asked for in ours.
@@ -109,6 +172,28 @@ fn statistics(file_schema: &Schema, add: &Add) -> Statistics {
     statistics
 }
 
+/// The same with the values of the path, over all columns of the table.
+fn bounds(file: &PartitionedFile, schema: &Schema) -> Statistics {
+    let mut bounds = Statistics::new_unknown(schema);
+    let known = file.statistics.iter().flat_map(|statistics| &statistics.column_statistics);
+    for (bound, known) in bounds.column_statistics.iter_mut().zip(known) {
+        bound.min_value = exact(&known.min_value);
+        bound.max_value = exact(&known.max_value);
+    }
+    let first = schema.fields().len() - file.partition_values.len();
+    for (bound, value) in bounds.column_statistics[first..].iter_mut().zip(&file.partition_values) {
+        if !value.is_null() {
+            bound.min_value = Precision::Exact(value.clone());
+            bound.max_value = Precision::Exact(value.clone());
+        }
+    }
+    bounds
+}
+
+fn exact(value: &Precision<ScalarValue>) -> Precision<ScalarValue> {
+    value.get_value().map_or(Precision::Absent, |value| Precision::Exact(value.clone()))
+}
+
 #[async_trait]
 impl TableProvider for DeltaProvider {
     fn schema(&self) -> SchemaRef {
@@ -131,19 +216,25 @@ impl TableProvider for DeltaProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut source =
-            ParquetSource::new(self.stored.clone()).with_table_parquet_options(state.table_options().parquet.clone());
+        let mut source = ParquetSource::new(self.stored.clone())
+            .with_table_parquet_options(state.table_options().parquet.clone())
+            .with_parquet_file_reader_factory(self.reader.clone());
+        let filters = if self.reading.leaves_nothing_out { &[] } else { filters };
+        let mut predicate = None;
         if let Some(filter) = conjunction(filters.to_vec()) {
             let schema = self.stored.table_schema().clone().to_dfschema()?;
-            source = source.with_predicate(state.create_physical_expr(filter, &schema)?);
+            let built = state.create_physical_expr(filter, &schema)?;
+            source = source.with_predicate(built.clone());
+            predicate = Some(built);
         }
-        let groups = groups(&self.files, state.config().target_partitions());
+        let files = self.files(filters, predicate.as_ref()).await?;
+        let groups = groups(&files, state.config().target_partitions());
         let config = FileScanConfigBuilder::new(ARCHIVE_URL.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_projection_indices(Some(self.stored_positions(projection)?))?
             .with_limit(limit)
             .build();
-        tracing::debug!(event = "archive_scan", table = self.table.name, files = self.files.len());
+        tracing::debug!(event = "archive_scan", table = self.table.name, files = files.len(), of = self.files.len());
         Ok(DataSourceExec::from_data_source(config))
     }
 }

@@ -32,7 +32,7 @@ pub struct Day {
 impl Sql {
     /// The archive's records as of now.
     pub async fn records(&self) -> Result<Records, QueryError> {
-        Ok(Records { context: self.context().await? })
+        Ok(Records { context: self.context_of_all().await? })
     }
 }
 

@@ -14,7 +14,7 @@ pub static EVENTS: Table = Table {
     columns,
     partition_columns: &["tenant", "day"],
     statistics: &["event_time"],
-    bloom_filters: &["id", "user_id", "client_ip", "session_id"],
+    bloom_filters: &["id", "user_id", "client_ip", "session_id", "internet_message_ids"],
     topic: Topic::Verdicts,
     sorted_by: &["user_id", "event_time", "id"],
     rows_of_event: Some(|event, received, push| push(row(event, received))),

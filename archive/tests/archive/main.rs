@@ -4,6 +4,7 @@ mod archiver;
 mod compaction;
 mod hostile_sql;
 mod retention;
+mod skipping;
 mod tables;
 mod verify;
 mod world;

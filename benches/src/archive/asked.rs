@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use archive::sql::Sql;
+use archive::store::{Reads, Store};
 use rustix::fs::{Advice, fadvise};
 use serde_json::Value;
 
@@ -94,17 +95,19 @@ pub async fn ask(
     files.values().flatten().try_for_each(|file| dropped(file))?;
     let mut told = Told::default();
     let started = Instant::now();
-    let sql = Sql::open(folder)?;
+    let (store, counts) = Store::folder(&folder.join("archive"))?.counted();
+    let sql = Sql::over(store);
     told.rows = rows(&sql, &question.harrier).await?;
     told.cold_ms = started.elapsed().as_secs_f64() * 1e3;
+    let cold = counts.take();
     told.warm_ms = f64::INFINITY;
     for _ in 0..rounds {
+        counts.take();
         let started = Instant::now();
         rows(&sql, &question.harrier).await?;
         told.warm_ms = told.warm_ms.min(started.elapsed().as_secs_f64() * 1e3);
     }
-    let explained = sql.query_ndjson(&format!("EXPLAIN ANALYZE {}", question.harrier), &[]).await?;
-    told.touched = Some(touched(&String::from_utf8_lossy(&explained)));
+    told.touched = Some(format!("{}, then {}", touched(&cold), touched(&counts.take())));
     Ok(told)
 }
 
@@ -117,34 +120,8 @@ fn dropped(file: &Path) -> anyhow::Result<()> {
     Ok(fadvise(File::open(file)?, 0, None, Advice::DontNeed)?)
 }
 
-/// The sums of what each scan of a plan says: files opened and bytes read. Where nothing is opened, none are named.
-fn touched(plan: &str) -> String {
-    let sum = |name: &str| -> f64 {
-        plan.split(name).skip(1).map(|rest| amount(rest.split([',', ']']).next().unwrap_or_default())).sum()
-    };
-    format!("{:.0} files, {:.2} MB", sum("files_opened="), sum("bytes_scanned=") / 1e6)
-}
-
-/// `1.12 M`, as plans write it.
-fn amount(text: &str) -> f64 {
-    let mut words = text.split_whitespace();
-    let number: f64 = words.next().and_then(|word| word.parse().ok()).unwrap_or_default();
-    number
-        * match words.next() {
-            Some("K") => 1e3,
-            Some("M") => 1e6,
-            Some("B" | "G") => 1e9,
-            _ => 1.0,
-        }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::touched;
-
-    #[test]
-    fn scans_are_added_up() {
-        let plan = "[files_opened=33, bytes_scanned=1.12 M, x=1]\n[bytes_scanned=880.0 K, files_opened=2]";
-        assert_eq!(touched(plan), "35 files, 2.00 MB");
-    }
+/// What was read of data files and of the tables' logs.
+fn touched(reads: &Reads) -> String {
+    let megabytes = reads.file_bytes as f64 / 1e6;
+    format!("{} files {megabytes:.2} MB {}+{} reads", reads.files.len(), reads.file_reads, reads.log_reads)
 }

@@ -45,7 +45,7 @@ struct Told {
     rows: u64,
     cold_ms: f64,
     warm_ms: f64,
-    /// Files opened of files in the table, and bytes read of them, where the engine says.
+    /// What was read, where the engine says: files, bytes of them, and requests for files and logs; cold, then warm.
     touched: Option<String>,
 }
 
