@@ -105,7 +105,7 @@ impl DeltaProvider {
         });
         let may_hold = may_hold.unwrap_or_else(|| vec![true; self.files.len()]);
         let files: Vec<PartitionedFile> =
-            self.files.iter().zip(may_hold).filter_map(|(file, may_hold)| may_hold.then(|| file.clone())).collect();
+            self.files.iter().zip(may_hold).filter(|(_, may_hold)| *may_hold).map(|(file, _)| file.clone()).collect();
         let condition = Condition::of(self.table, filters);
         if condition == Condition::Unknown {
             return Ok(files);
