@@ -75,6 +75,7 @@ impl Retention {
                     // A day that came late is gone again without the position moving back.
                     positions: vec![(source, from, number(since).max(from))],
                 };
+                let since = day(from).map_or(since, |before| before.max(since));
                 let done = Retired { table: table.name, tenant, since, files: files.len() as u64, rows };
                 runtime::failpoint::reached_by("archive_retire_before_commit", table.name);
                 if delta.commit(changes, now).await? == Outcome::Committed {
@@ -100,11 +101,26 @@ impl Retention {
     }
 }
 
-/// From which day on each tenant's records are kept, where some were taken out.
-pub async fn kept_since(store: &Store, table: &'static Table) -> Result<Vec<(String, NaiveDate)>, Error> {
-    let delta = DeltaTable::open(store.clone(), table).await?;
-    let positions = delta.snapshot().positions.iter();
-    Ok(positions.filter_map(|(source, next)| Some((source.strip_prefix(SOURCE)?.to_owned(), day(*next)?))).collect())
+/// From which day on a table keeps a tenant's records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub table: &'static str,
+    pub tenant: String,
+    pub since: NaiveDate,
+}
+
+/// Where some of a tenant's days were taken out, table by table: one may be kept longer than another.
+pub async fn kept(store: &Store) -> Result<Vec<Kept>, Error> {
+    let mut kept = Vec::new();
+    for &table in TABLES.iter().filter(|table| table.is_partition("day")) {
+        let delta = DeltaTable::open(store.clone(), table).await?;
+        for (source, next) in &delta.snapshot().positions {
+            if let (Some(tenant), Some(since)) = (source.strip_prefix(SOURCE), day(*next)) {
+                kept.push(Kept { table: table.name, tenant: tenant.to_owned(), since });
+            }
+        }
+    }
+    Ok(kept)
 }
 
 /// Whether a commit of this kind may take out a file: the position says up to which day it goes.

@@ -24,23 +24,24 @@ struct Row {
 pub async fn statement(sql: &Sql, from: DateTime<Utc>, to: DateTime<Utc>) -> Result<Vec<String>, Error> {
     let text = "SELECT tenant, feed, window_start, window_end, state, reason FROM coverage ORDER BY tenant, feed, window_start";
     let rows: Vec<Row> = rows::query(sql, text, &[]).await?;
-    let gone = sql.kept_since().await?.into_iter().filter(|(_, since)| from.date_naive() < *since);
-    let gone = gone.map(|(tenant, since)| {
-        let tenant = schemas::text::escape_controls(&tenant);
-        format!("{tenant}: what is of before {since} was past its time and is gone, but for days under a hold")
+    let gone = sql.retained().await?.into_iter().filter(|kept| from.date_naive() < kept.since).map(|kept| {
+        let (table, tenant) = (kept.table, schemas::text::escape_controls(&kept.tenant));
+        format!(
+            "{tenant}: {table} of before {} were past their time and are gone, but for days under a hold",
+            kept.since
+        )
     });
-    let gone: Vec<String> = gone.collect();
+    let mut told: Vec<String> = gone.collect();
     let mut feeds: BTreeMap<(String, String), Vec<Row>> = BTreeMap::new();
     for row in rows.into_iter().filter(|row| row.window_start <= to && row.window_end >= from) {
         feeds.entry((row.tenant.clone(), row.feed.clone())).or_default().push(row);
     }
     if feeds.is_empty() {
-        return Ok(vec![
-            "nothing is known to have been collected for this time: an empty answer is not a clean one".into(),
-        ]);
+        let nothing = "nothing is known to have been collected for this time: an empty answer is not a clean one";
+        told.push(nothing.to_owned());
     }
-    let told = feeds.into_iter().map(|((tenant, feed), rows)| sentence(&tenant, &feed, &rows));
-    Ok(gone.into_iter().chain(told).collect())
+    told.extend(feeds.into_iter().map(|((tenant, feed), rows)| sentence(&tenant, &feed, &rows)));
+    Ok(told)
 }
 
 fn sentence(tenant: &str, feed: &str, rows: &[Row]) -> String {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Error;
+use crate::retention::Kept as Retained;
 use crate::store::Store;
 use crate::table::{TABLES, Table};
 pub use limits::Limits;
@@ -137,9 +138,9 @@ impl Sql {
         Sql { limits, ..self }
     }
 
-    /// From which day on a tenant's records are kept, where older ones were past their time.
-    pub async fn kept_since(&self) -> Result<Vec<(String, NaiveDate)>, QueryError> {
-        Ok(crate::retention::kept_since(&self.store, &crate::table::EVENTS).await?)
+    /// From which day on records are kept, where older ones were past their time.
+    pub async fn retained(&self) -> Result<Vec<Retained>, QueryError> {
+        Ok(crate::retention::kept(&self.store).await?)
     }
 
     /// Runs one query and returns its rows as they come.

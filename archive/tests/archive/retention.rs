@@ -1,7 +1,7 @@
 //! What is past its time goes, nothing else does, and every answer can say so.
 
 use archive::delta::{Changes, DeltaTable, Operation, Outcome};
-use archive::retention::{Hold, Retention, Retired};
+use archive::retention::{Hold, Kept, Retention, Retired};
 use archive::signer::{PUBLIC_KEY_FILE, PublicKey};
 use archive::sql::Sql;
 use archive::table::{EVENTS, MAIL_ITEMS, SIGN_INS};
@@ -29,6 +29,10 @@ fn noon(day: u32) -> DateTime<Utc> {
     moment(&format!("2026-11-{day}T12:00:00Z"))
 }
 
+fn kept() -> Kept {
+    Kept { table: "events", tenant: "t1".into(), since: day(12) }
+}
+
 async fn days(world: &World) -> Vec<String> {
     let lines = world.lines("SELECT DISTINCT date_part('day', event_time) AS day FROM events ORDER BY 1").await;
     lines.iter().map(|line| line.chars().filter(char::is_ascii_digit).collect()).collect()
@@ -44,12 +48,12 @@ async fn days_past_their_time_go_and_the_archive_says_from_when_it_is_kept() {
     let world = world().await;
     let retention = Retention::new([(&EVENTS, 10), (&MAIL_ITEMS, 10), (&SIGN_INS, 10)], Vec::new());
     assert_eq!(retention.retire(&world.store(), noon(20)).await.unwrap(), []);
-    assert_eq!(Sql::open(&world.folder).unwrap().kept_since().await.unwrap(), []);
+    assert_eq!(Sql::open(&world.folder).unwrap().retained().await.unwrap(), []);
     let gone = retention.retire(&world.store(), noon(22)).await.unwrap();
     let expected = Retired { table: "events", tenant: "t1".into(), since: day(12), files: 2, rows: 4 };
     assert_eq!(gone, [expected]);
     assert_eq!(days(&world).await, ["12", "13"]);
-    assert_eq!(Sql::open(&world.folder).unwrap().kept_since().await.unwrap(), [("t1".to_owned(), day(12))]);
+    assert_eq!(Sql::open(&world.folder).unwrap().retained().await.unwrap(), [kept()]);
     assert_eq!(retention.retire(&world.store(), noon(22)).await.unwrap(), []);
 
     // A record that comes late for a day that is gone goes as well, and what is kept stays what it was.
@@ -59,7 +63,7 @@ async fn days_past_their_time_go_and_the_archive_says_from_when_it_is_kept() {
     assert_eq!(days(&world).await, ["10", "12", "13"]);
     assert_eq!(retention.retire(&world.store(), noon(21)).await.unwrap().len(), 1);
     assert_eq!(days(&world).await, ["12", "13"]);
-    assert_eq!(Sql::open(&world.folder).unwrap().kept_since().await.unwrap(), [("t1".to_owned(), day(12))]);
+    assert_eq!(Sql::open(&world.folder).unwrap().retained().await.unwrap(), [kept()]);
 
     let report = verified(&world).await;
     assert!(report.is_whole(), "{:?}", report.faults);
