@@ -55,11 +55,16 @@ impl PlaceFiles {
     pub fn keep(&self, name: &str) -> io::Result<()> {
         let (Some(file), copy) = (&self.file, self.copy(name)) else { return Ok(()) };
         if copy.exists() {
-            return Ok(());
+            // Asked for again: it is the last to be removed.
+            return File::options().append(true).open(&copy)?.set_modified(SystemTime::now());
         }
         fs::create_dir_all(&self.folder)?;
         let next = copy.with_extension("next");
         fs::copy(file, &next)?;
+        // Whoever replaces the file meanwhile must not have another table lie under this name for good.
+        if read(&next)?.0 != name {
+            return Err(io::Error::other("the table of places changed while it was copied"));
+        }
         File::open(&next)?.sync_all()?;
         fs::rename(next, copy)?;
         self.forget()
