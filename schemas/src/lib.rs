@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod event;
 pub mod field;
 pub mod finding;
+pub mod history;
 pub mod incident;
 pub mod json;
 pub mod message;
