@@ -9,6 +9,7 @@ mod content;
 pub mod delta;
 mod error;
 mod file;
+pub mod history;
 pub mod retention;
 mod rows;
 pub mod signer;

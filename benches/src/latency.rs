@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use archive::Store;
 use archive::archiver::{Archiver, Settings as ArchiveSettings};
+use archive::history::Past;
 use chrono::{TimeDelta, Utc};
 use detect::places::NoPlaces;
 use notify::Sink;
@@ -98,9 +99,10 @@ async fn measure(backend: &str, log: Arc<dyn Log>, folder: &Path, load: &Load) -
     let book = RuleBook { files: files.collect(), domains, ..RuleBook::default() };
     detect::service::offer(&*log, &book, true).await?;
     let places = Arc::new(NoPlaces);
-    let detecting = detect::service::run(log.clone(), places, Clock::system(), metrics.clone(), shutdown.clone());
     std::fs::create_dir(folder.join("archive"))?;
     let store = Store::folder(&folder.join("archive"))?;
+    let past = Arc::new(Past::new(store.clone()));
+    let detecting = detect::service::run(log.clone(), places, past, Clock::system(), metrics.clone(), shutdown.clone());
     let archiver = Archiver::new(log.clone(), store, Clock::system(), ArchiveSettings::default(), metrics.clone());
     let (ahead, hand) = Clock::manual(Utc::now());
     let mut sink = Sink::new("bench", "webhook");

@@ -20,6 +20,11 @@ pub mod sight;
 use schemas::json::key_hash;
 use schemas::tenant::Tenant;
 
+/// Names what was told of one shard, whatever the rule meant when it was: a finding goes on when its rule changes.
+fn told_key(tenant: &Tenant, rule: &rule::Rule, shard: &str) -> u128 {
+    key_hash(&[tenant.as_str(), &rule.id, "told", shard])
+}
+
 /// Names one shard of state. State belongs to a rule's meaning: when that changes, it begins anew.
 fn shard_key(tenant: &Tenant, rule: &rule::Rule, shard: &str) -> u128 {
     key_hash(&[tenant.as_str(), &rule.id, &rule.version, shard])

@@ -126,7 +126,7 @@ pub struct Watch {
 
 #[derive(Debug, Subcommand)]
 pub enum WatchAction {
-    /// Put something on the list; from the next record on, a finding says who uses it.
+    /// Put something on the list; a finding says who uses it, and who has used it before.
     Add {
         /// What kind of thing it is.
         #[arg(value_enum, required_unless_present = "finding", requires = "values")]

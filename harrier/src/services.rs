@@ -323,6 +323,9 @@ const OFFER_RETRY: Duration = Duration::from_secs(2);
 /// How long detection may take to judge what came last, once the end is asked for. What is left is judged by the next.
 const LAST_JUDGED_WITHIN: Duration = Duration::from_secs(20);
 
+/// How often to look whether rules are behind: on Kafka a look reads a topic.
+const BEHIND_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How long the log may take to answer one small question before it counts as silent.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -421,8 +424,9 @@ impl Services {
 
     pub fn spawn_detect(&mut self, core: &Core) {
         let shutdown = self.shutdown(Stage::Detect);
-        let (log, places) = (core.log.clone(), core.places.clone());
-        let service = detect::service::run(log, places, core.clock.clone(), core.metrics.clone(), shutdown);
+        let (log, places, metrics) = (core.log.clone(), core.places.clone(), core.metrics.clone());
+        let past = Arc::new(archive::history::Past::new(core.store.clone()));
+        let service = detect::service::run(log, places, past, core.clock.clone(), metrics, shutdown);
         self.spawn(Stage::Detect, "detection", service);
     }
 
@@ -437,9 +441,11 @@ impl Services {
         Ok(())
     }
 
-    /// Ends every service once all that has been received is judged, and returns when it is in the archive.
+    /// Ends every service once all that has been received is judged, by rules that came with it also what was there before,
+    /// and returns when it is in the archive.
     pub async fn end_intake(mut self, log: &dyn Log) -> anyhow::Result<()> {
         self.until(judged(log)).await??;
+        self.until(judged_again(log)).await??;
         // What comes after this is that of others.
         let mut archived = Vec::new();
         for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
@@ -528,6 +534,18 @@ impl Services {
 pub async fn judged(log: &dyn Log) -> anyhow::Result<()> {
     consumed(log, Consumer::Match, Topic::Records).await?;
     consumed(log, Consumer::Correlate, Topic::Matches).await
+}
+
+/// Waits until no rule is behind, and what that brought has become findings.
+async fn judged_again(log: &dyn Log) -> anyhow::Result<()> {
+    if detect::service::rules_behind(log).await? == 0 {
+        return Ok(());
+    }
+    tracing::info!(event = "waiting_for_rules_behind");
+    while detect::service::rules_behind(log).await? > 0 {
+        tokio::time::sleep(BEHIND_LOOK_INTERVAL).await;
+    }
+    judged(log).await
 }
 
 /// Waits until all that has been received is judged, for a while.

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::rule_book::RuleBook;
 use crate::tenant::Tenant;
 
+/// The name of the source that polls the Management Activity API. What comes by it is news: nobody asked for it.
+pub const MANAGEMENT_ACTIVITY: &str = "management_activity";
+
 /// One message of the `records` topic.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Envelope {

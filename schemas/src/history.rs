@@ -20,8 +20,9 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, HistoryError>> + 
 
 /// The archive, as those see it who judge again.
 pub trait History: Send + Sync {
-    /// The archive as of now.
-    fn snapshot(&self) -> Answer<'_, Box<dyn Snapshot>>;
+    /// The archive as of now. It must have all records before these offsets of the partitions of `records` of this log, and
+    /// what has not is an error: it lags behind, or it is another log's archive, or an empty folder on another host.
+    fn snapshot<'a>(&'a self, log: &'a str, records: &'a [u64]) -> Answer<'a, Box<dyn Snapshot>>;
 }
 
 /// The archive as it was at one moment.

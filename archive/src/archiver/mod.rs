@@ -480,7 +480,7 @@ impl Writer {
 }
 
 /// The name of a position: it holds for one log only.
-fn source_name(log_id: &str, topic: Topic, partition: u32) -> String {
+pub(crate) fn source_name(log_id: &str, topic: Topic, partition: u32) -> String {
     format!("{SOURCE_PREFIX}{log_id}/{}/{partition}", topic.name())
 }
 

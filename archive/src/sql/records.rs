@@ -59,6 +59,15 @@ impl Records {
         &self,
         day: &Day,
     ) -> Result<impl Stream<Item = Result<Vec<Received>, QueryError>> + use<>, QueryError> {
+        self.between(&day.tenant, (day.day, day.day)).await
+    }
+
+    /// The same for all days from one to another, both included.
+    pub async fn between(
+        &self,
+        tenant: &Tenant,
+        (first, last): (NaiveDate, NaiveDate),
+    ) -> Result<impl Stream<Item = Result<Vec<Received>, QueryError>> + use<>, QueryError> {
         // Asked by time, because that is what tells which files need not be opened.
         let text = "SELECT tenant, source, content_type, blob_id, received_time, raw FROM events \
                     WHERE tenant = $tenant AND event_time >= $from AND event_time < $to";
@@ -66,9 +75,9 @@ impl Records {
             let micros = day.and_time(NaiveTime::MIN).and_utc().timestamp_micros();
             ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()))
         };
-        let next = day.day.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX);
-        let tenant = ScalarValue::Utf8(Some(day.tenant.as_str().to_owned()));
-        let values = vec![("tenant", tenant), ("from", midnight(day.day)), ("to", midnight(next))];
+        let next = last.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX);
+        let tenant = ScalarValue::Utf8(Some(tenant.as_str().to_owned()));
+        let values = vec![("tenant", tenant), ("from", midnight(first)), ("to", midnight(next))];
         let rows = self.context.sql(text).await?.with_param_values(values)?.execute_stream().await?;
         Ok(rows.map(|batch| received(&batch?)))
     }

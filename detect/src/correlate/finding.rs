@@ -7,6 +7,8 @@
 //! | none of its windows stands any more | retracted | |
 //! | it stands again | open, next revision | |
 //! | nothing a reader could see changed | silent | |
+//! | it was told by another meaning of the rule | open, next revision; alerts nobody if it reads the same | |
+//! | it covers what another meaning told as another one | superseded by the new one | next revision |
 //!
 //! What happened to a finding that does not stand any more is told once and not part of what two runs are compared by:
 //! its texts are rendered from its members as they were. `created`, `updated` and `notify` tell of the causing records
@@ -123,7 +125,7 @@ fn end_finding(
     finding
 }
 
-/// The next revision of the episode at `start`, if a reader could see a difference.
+/// The next revision of the episode at `start`, if a reader could see a difference, after what it supersedes.
 fn revise(
     rule: &Rule,
     (id, group): (GroupId, &mut Group),
@@ -131,20 +133,25 @@ fn revise(
     causes: &Causes<'_>,
     context: &impl Fn(&Group, &Told) -> Context,
     rows: &mut Rows,
-) -> Option<Finding> {
-    let episode = group.episodes.get(&start).filter(|episode| episode.summary.is_enough(rule))?;
+) -> Vec<Finding> {
+    let episode = group.episodes.get(&start).filter(|episode| episode.summary.is_enough(rule));
+    let Some((episode, told)) = episode.and_then(|episode| Some((episode, episode.summary.told()?))) else {
+        return Vec::new();
+    };
     let (finding_id, hull) = (episode.id.clone(), Span { start, end: episode.end });
-    let told = episode.summary.told()?;
     let finding = render(rule, group, &finding_id, &told, context(group, &told));
     let shown = visible(&finding);
     let before = group.records.get(&finding_id);
-    if before.is_some_and(|record| record.status.stands() && record.shown == shown) {
-        return None;
+    let is_as_told = before.is_some_and(|record| record.status.stands() && record.shown == shown);
+    if is_as_told && before.is_some_and(|record| record.is_by(rule)) {
+        return Vec::new();
     }
     let is_rewording = before.is_some_and(|record| record.status.stands());
     let own = Cause { received: told.received, notify: told.notify && !is_rewording };
-    let cause = causes.inside(group, hull).unwrap_or(own);
+    let mut cause = causes.inside(group, hull).unwrap_or(own);
+    cause.notify &= !is_as_told;
     let record = Record {
+        version: rule.version.clone(),
         revision: before.map_or(0, |record| record.revision).saturating_add(1),
         status: Status::Open,
         superseded_by: None,
@@ -157,7 +164,32 @@ fn revise(
     let finding = revision(finding, &record, cause.notify);
     rows.record(id, &finding_id, &record);
     group.records.insert(finding_id, record);
-    Some(finding)
+    let mut findings = supersede(rule, (id, group), &finding, hull, cause, rows);
+    findings.push(finding);
+    findings
+}
+
+/// Ends what another meaning of the rule has told of the same time: the new finding goes on with it.
+fn supersede(
+    rule: &Rule,
+    (id, group): (GroupId, &mut Group),
+    new: &Finding,
+    hull: Span,
+    cause: Cause,
+    rows: &mut Rows,
+) -> Vec<Finding> {
+    let meets = |record: &Record| record.start <= hull.end && record.end >= hull.start;
+    let olds = group.records.iter_mut().filter(|(_, old)| old.status.stands() && !old.is_by(rule) && meets(old));
+    let ended = olds.map(|(old_id, old)| {
+        old.revision = old.revision.saturating_add(1);
+        old.status = Status::Superseded;
+        old.superseded_by = Some(new.id.clone());
+        old.updated = old.updated.max(cause.received);
+        rows.record(id, old_id, old);
+        // Its members are not known any more: it reads as the one that goes on.
+        revision(Finding { id: old_id.clone(), ..new.clone() }, old, cause.notify)
+    });
+    ended.collect()
 }
 
 /// The records of a batch, as causes of what it changes. Summed up once, because a batch may change many findings.
@@ -283,8 +315,9 @@ fn revision(mut finding: Finding, record: &Record, notify: bool) -> Finding {
     finding
 }
 
-/// Hash of what a reader sees; taken before the revision's own fields are filled in.
+/// Hash of what a reader sees; taken before the revision's own fields are filled in. What the rule meant is not seen.
 fn visible(finding: &Finding) -> String {
+    let rule = RuleReference { version: String::new(), ..finding.rule.clone() };
     // A finding always is JSON; were it not, it would be told more often than needed.
-    key_id(&[&serde_json::to_string(finding).unwrap_or_default()])
+    key_id(&[&serde_json::to_string(&Finding { rule, ..finding.clone() }).unwrap_or_default()])
 }

@@ -49,13 +49,13 @@ use schemas::message::{Match, Observation};
 
 #[cfg(test)]
 pub(crate) use self::state::member_row;
-pub(crate) use self::state::row_day;
 pub use self::state::{DamagedState, DamagedStateKind};
+pub(crate) use self::state::{is_record_row, row_day};
 
 use self::episode::Verdict;
 use self::finding::Context;
 use self::state::{
-    About, Group, GroupId, Groups, Member, MemberKey, Members, Rows, Sightings, fold, group_id, value_hash,
+    About, Group, GroupId, Groups, Member, MemberKey, Members, Record, Rows, Sightings, fold, group_id, value_hash,
 };
 use self::summary::Told;
 use self::triggers::{Learnt, Triggers};
@@ -66,11 +66,14 @@ use crate::rule::model::{Operator, Rule};
 /// that groups by nothing. What is refused is counted in [`Change::limited`] and noted in the group's findings.
 pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
 
-/// All state of one (tenant, rule, shard). It serves one meaning of a rule: another meaning needs a shard of its own.
+/// All state of one (tenant, rule, shard). It serves one meaning of a rule: another meaning needs a shard of its own. What
+/// has been told goes on: the findings of the meaning before are known, and are revised or superseded, not told again.
 #[derive(Clone, Debug)]
 pub struct Shard {
     groups: Groups,
     sightings: Sightings,
+    /// What another meaning of the rule has told of groups that have no member yet.
+    told: BTreeMap<GroupId, BTreeMap<String, Record>>,
     /// Derived; kept by `new_value` and `outside`.
     triggers: Triggers,
     /// Whether what is derived has been built: that needs the rule, which a load does not have.
@@ -108,6 +111,7 @@ impl Shard {
         Shard {
             groups: facts.groups,
             sightings: facts.sightings,
+            told: facts.told,
             triggers: Triggers::default(),
             ready: false,
             members_max: GROUP_MEMBERS_MAX,
@@ -169,7 +173,7 @@ impl Shard {
                 episode::rebuild(group, rule);
                 continue;
             }
-            let standing = group.records.iter().filter(|(_, record)| record.status.stands());
+            let standing = group.records.iter().filter(|(_, record)| record.status.stands() && record.is_by(rule));
             let episodes = standing.map(|(id, record)| {
                 let hull = Span { start: record.start, end: record.end };
                 (hull.start, episode::restore(group, rule, hull, id))
@@ -198,7 +202,8 @@ impl Shard {
             let group = self.groups.entry(id).or_insert_with(|| {
                 let about = About { tenant: matched.tenant.clone(), key: matched.group.clone(), limited: false };
                 rows.group(id, &about);
-                Box::new(Group::new(about))
+                let records = self.told.remove(&id).unwrap_or_default();
+                Box::new(Group { records, ..Group::new(about) })
             });
             let key = MemberKey::of(matched);
             let full = group.members.len() >= self.members_max;

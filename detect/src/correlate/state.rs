@@ -5,7 +5,7 @@
 //!
 //! | key | value (after the version byte) |
 //! |---|---|
-//! | `f`, group hash, finding id | [`Record`]: where the finding stands; standing ones are the group's episodes |
+//! | `f`, group hash, finding id | [`Record`]: where the finding stands; standing ones are the group's episodes, but for those that another meaning of the rule has told |
 //! | `g`, group hash | the tenant and the group key in words |
 //! | `m`, group hash, event time, hash of id, content and member name | [`Member`] |
 //! | `o`, value hash, day | nothing: the key says it |
@@ -26,6 +26,7 @@ use serde_json::value::RawValue;
 use super::chain::Chain;
 use super::episode::Episode;
 use super::spike::Days;
+use crate::rule::model::Rule;
 
 /// First byte of every row's value. A reader refuses what it does not know.
 const VERSION: u8 = 1;
@@ -139,6 +140,9 @@ pub(super) type Groups = BTreeMap<GroupId, Box<Group>>;
 /// Where a finding stands. Kept for ever, also when it no longer stands: a revision is never given twice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
+    /// What the rule meant when it was told: [`Rule::version`].
+    #[serde(rename = "by", default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
     pub revision: u32,
     pub status: Status,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,6 +157,13 @@ pub(super) struct Record {
     pub updated: DateTime<Utc>,
     /// Hash of what the newest revision showed.
     pub shown: String,
+}
+
+impl Record {
+    /// Whether the rule meant the same when this was told. Where that is not said, what the shard holds is of one meaning.
+    pub fn is_by(&self, rule: &Rule) -> bool {
+        self.version.is_empty() || self.version == rule.version
+    }
 }
 
 /// All that is known of one group key.
@@ -274,6 +285,8 @@ pub enum DamagedStateKind {
 pub(super) struct Facts {
     pub groups: Groups,
     pub sightings: Sightings,
+    /// What was told of groups that have no member yet, because the rule means something else now.
+    pub told: BTreeMap<GroupId, BTreeMap<String, Record>>,
 }
 
 /// Reads rows in any order.
@@ -311,7 +324,10 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
         facts.groups.get_mut(&group).ok_or_else(|| orphan(group))?.members = members;
     }
     for (group, records) in records {
-        facts.groups.get_mut(&group).ok_or_else(|| orphan(group))?.records = records;
+        match facts.groups.get_mut(&group) {
+            Some(group) => group.records = records,
+            None => drop(facts.told.insert(group, records)),
+        }
     }
     Ok(facts)
 }
@@ -323,6 +339,11 @@ pub(crate) fn row_day(row: &[u8]) -> Option<NaiveDate> {
         Key::Sighting(_, day) => Some(day),
         Key::Group(_) | Key::Record(..) => None,
     }
+}
+
+/// Whether a row says where a finding stands.
+pub(crate) fn is_record_row(row: &[u8]) -> bool {
+    row.first() == Some(&b'f')
 }
 
 /// The key of a member's row.

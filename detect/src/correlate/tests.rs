@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use schemas::finding::{EVIDENCE_MAX, Level};
+use schemas::finding::{EVIDENCE_MAX, Level, Status};
 
 use super::*;
 use crate::rule::model::{Kind, Needs};
@@ -176,4 +176,52 @@ fn every_file_of_the_folder_is_in_the_module() {
         let is_listed = list.lines().any(|line| line == format!("mod {name};"));
         assert!(name == "mod" || is_listed, "{name}");
     }
+}
+
+/// A rule as it was changed: what the shard before has told is all that the new one is given.
+fn changed(before: &Change, operator: Operator) -> (Rule, Shard) {
+    let rows = before.rows.iter().filter(|(row, _)| is_record_row(row));
+    let rows: Vec<_> = rows.map(|(row, value)| (row.clone(), value.clone().unwrap())).collect();
+    assert!(!rows.is_empty());
+    (Rule { version: "second".to_owned(), ..rule(operator) }, Shard::load(rows).unwrap())
+}
+
+fn counting(at_least: u64) -> Operator {
+    Operator::EventCount { at_least, timespan: TimeDelta::seconds(60) }
+}
+
+#[test]
+fn a_finding_goes_on_when_its_rule_means_something_else() {
+    let first = Rule { version: "first".to_owned(), ..rule(counting(2)) };
+    let members = [a_match(0, "a"), a_match(10, "b")];
+    let told = Shard::default().apply(&first, &members, &[]);
+    assert_eq!(told.findings.len(), 1);
+    let (second, mut shard) = changed(&told, counting(2));
+    let again = shard.apply(&second, &members, &[]).findings;
+    let [finding] = &again[..] else { panic!("{again:?}") };
+    assert_eq!((&finding.id, finding.revision, finding.notify), (&told.findings[0].id, 2, false), "as it was told");
+    assert_eq!((finding.rule.version.as_str(), finding.created), ("second", told.findings[0].created));
+    let grown = shard.apply(&second, &[a_match(20, "c")], &[]).findings;
+    assert_eq!((grown[0].revision, grown[0].event_count, grown[0].notify), (3, 3, true));
+    // A change back finds what the one in between has told.
+    assert!(shard.apply(&second, &members, &[]).findings.is_empty());
+}
+
+#[test]
+fn what_another_meaning_told_of_the_same_time_is_superseded() {
+    let first = Rule { version: "first".to_owned(), ..rule(counting(2)) };
+    // Two seconds apart at the end only: the first meaning begins at b, the second at a.
+    let members = [a_match(0, "a"), a_match(100, "b"), a_match(130, "c")];
+    let told = Shard::default().apply(&first, &members, &[]);
+    let old = &told.findings[0];
+    assert_eq!((told.findings.len(), old.event_count), (1, 2));
+    let (second, mut shard) = changed(&told, counting(1));
+    let again = shard.apply(&second, &members, &[]).findings;
+    let [ended, new] = &again[..] else { panic!("{again:?}") };
+    assert_eq!((&ended.id, ended.revision, ended.status), (&old.id, 2, Status::Superseded));
+    assert_eq!((ended.superseded_by.as_ref(), new.revision, new.event_count), (Some(&new.id), 1, 3));
+    assert!(shard.apply(&second, &members, &[]).findings.is_empty());
+    // What the new meaning does not find stands as it was told.
+    let (third, mut shard) = changed(&told, counting(9));
+    assert_eq!(shard.apply(&third, &members, &[]).findings, []);
 }

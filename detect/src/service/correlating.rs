@@ -14,12 +14,12 @@ use schemas::message::{FindingMessage, Match, MatchMessage, Observation};
 use schemas::tenant::Tenant;
 
 use super::Error;
-use super::layout::{Found, Layout};
+use super::layout::{Found, Layout, Place};
 use super::partitions::Worker;
 use super::rule_books::{Compiler, Editions};
 use crate::correlate::Shard;
 use crate::rule::Rule;
-use crate::shard_key;
+use crate::{shard_key, told_key};
 
 /// Most shards held in memory by one partition, about 1.5 kB each, and most members, episodes and sightings in them,
 /// about 500 bytes each. Those used longest ago are dropped and read again when needed, which costs a search on every
@@ -39,7 +39,7 @@ pub(super) struct CorrelateWorker {
     metrics: Arc<Metrics>,
     /// For a metric only; nothing that decides a finding looks at it.
     clock: Clock,
-    shards: HashMap<u128, Held>,
+    shards: HashMap<Place, Held>,
     /// None until the first step.
     layout: Option<Layout>,
     batch: u64,
@@ -64,11 +64,12 @@ struct News {
 }
 
 /// All that came in one batch, by shard.
-type NewsOf = BTreeMap<(String, u128), News>;
+type NewsOf = BTreeMap<(String, Place), News>;
 
 /// What came for a shard of this rule.
 fn news_of<'n>(news: &'n mut NewsOf, tenant: &Tenant, rule: &Arc<Rule>, epoch: u64, shard: &str) -> &'n mut News {
-    let entry = news.entry((rule.id.clone(), shard_key(tenant, rule, shard)));
+    let place = Place { shard: shard_key(tenant, rule, shard), told: told_key(tenant, rule, shard) };
+    let entry = news.entry((rule.id.clone(), place));
     let news =
         entry.or_insert_with(|| News { rule: rule.clone(), epoch, matches: Vec::new(), observations: Vec::new() });
     if news.epoch < epoch {
@@ -92,11 +93,17 @@ impl CorrelateWorker {
             match MatchMessage::decode(&message.value).map_err(|_| damaged())? {
                 MatchMessage::Match(found) => {
                     let rule = editions.rule(found.epoch, &found.rule_id).ok_or_else(damaged)?;
+                    if editions.is_replaced(found.epoch, rule) {
+                        continue;
+                    }
                     let news = news_of(&mut sorted.news, &found.tenant, rule, found.epoch, &found.shard);
                     news.matches.push(found);
                 }
                 MatchMessage::Observation(seen) => {
                     let rule = editions.rule(seen.epoch, &seen.rule_id).ok_or_else(damaged)?;
+                    if editions.is_replaced(seen.epoch, rule) {
+                        continue;
+                    }
                     let news = news_of(&mut sorted.news, &seen.tenant, rule, seen.epoch, &seen.shard);
                     news.observations.push(seen);
                 }
@@ -115,8 +122,8 @@ impl CorrelateWorker {
     }
 
     /// Sees to it that these shards are in memory. All that are missing are read at once.
-    async fn load(&mut self, log: &dyn Log, keys: impl Iterator<Item = u128>) -> Result<(), Error> {
-        let missing: Vec<u128> = keys.filter(|key| !self.shards.contains_key(key)).collect();
+    async fn load(&mut self, log: &dyn Log, keys: impl Iterator<Item = Place>) -> Result<(), Error> {
+        let missing: Vec<Place> = keys.filter(|key| !self.shards.contains_key(key)).collect();
         let layout = match self.layout.take() {
             Some(layout) => layout,
             None => Layout::load(log, self.partition).await?,

@@ -7,10 +7,11 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | 0, shard, row | rows about the shard as a whole: its groups, its findings |
+//! | 0, shard, row | rows about the shard as a whole: its groups |
 //! | 0, shard, `d` | the earliest day on which the shard has rows |
 //! | 1, day, shard, row | rows about a moment of that day: members, sightings |
 //! | 2, day | the partition has rows of that day |
+//! | 3, told, row | findings: where each stands, whatever the rule meant when it was told |
 //!
 //! A shard that is read again is looked for on its first day and every later one that has rows. Days before 2000 and
 //! after 2099 count as one: a hostile clock must not make a search of millions of days.
@@ -20,11 +21,12 @@ use std::collections::BTreeSet;
 use chrono::NaiveDate;
 use runtime::log::{Log, LogError, StateChange, Store};
 
-use crate::correlate::row_day;
+use crate::correlate::{is_record_row, row_day};
 
 const ABOUT: u8 = 0;
 const OF_DAY: u8 = 1;
 const DAYS: u8 = 2;
+const TOLD: u8 = 3;
 
 /// The row that holds a shard's first day; no row of a shard begins with this letter.
 const FIRST_DAY: &[u8] = b"d";
@@ -41,6 +43,14 @@ pub(super) struct Layout {
     days: BTreeSet<Day>,
 }
 
+/// Names of a shard: of what it holds, which another meaning of its rule begins anew, and of what it has told, which goes
+/// on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    pub(super) shard: u128,
+    pub(super) told: u128,
+}
+
 /// A shard's rows as [`Shard::load`](crate::correlate::Shard::load) takes them, and its first day.
 pub(super) struct Found {
     pub(super) rows: Vec<(Vec<u8>, Vec<u8>)>,
@@ -55,8 +65,8 @@ impl Layout {
     }
 
     /// All rows of these shards, in their order.
-    pub(super) async fn read(&self, log: &dyn Log, partition: u32, shards: &[u128]) -> Result<Vec<Found>, LogError> {
-        let about = shards.iter().map(|shard| prefix(&[ABOUT], *shard)).collect();
+    pub(super) async fn read(&self, log: &dyn Log, partition: u32, shards: &[Place]) -> Result<Vec<Found>, LogError> {
+        let about = shards.iter().map(|place| prefix(&[ABOUT], place.shard)).collect();
         let about = log.scan_each(Store::Correlate, partition, about).await?;
         let mut found: Vec<Found> = about
             .into_iter()
@@ -72,15 +82,17 @@ impl Layout {
             })
             .collect();
         let (mut owners, mut prefixes) = (Vec::new(), Vec::new());
-        for (at, shard) in shards.iter().enumerate() {
+        for (at, place) in shards.iter().enumerate() {
+            owners.push((at, [TOLD].len()));
+            prefixes.push(prefix(&[TOLD], place.told));
             for day in found[at].first_day.into_iter().flat_map(|first| self.days.range(first..)) {
-                owners.push(at);
-                prefixes.push(prefix(&of_day(*day), *shard));
+                owners.push((at, of_day(0).len()));
+                prefixes.push(prefix(&of_day(*day), place.shard));
             }
         }
-        let of_days = log.scan_each(Store::Correlate, partition, prefixes).await?;
-        for (at, rows) in owners.into_iter().zip(of_days) {
-            let skipped = of_day(0).len() + size_of::<u128>();
+        let others = log.scan_each(Store::Correlate, partition, prefixes).await?;
+        for ((at, skipped), rows) in owners.into_iter().zip(others) {
+            let skipped = skipped + size_of::<u128>();
             found[at].rows.extend(rows.into_iter().map(|(key, value)| (key[skipped..].to_vec(), value)));
         }
         Ok(found)
@@ -90,15 +102,17 @@ impl Layout {
     pub(super) fn write(
         &mut self,
         partition: u32,
-        shard: u128,
+        place: Place,
         first_day: &mut Option<Day>,
         rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
         out: &mut Vec<StateChange>,
     ) {
         let mut put = |key: Vec<u8>, value| out.push(StateChange { store: Store::Correlate, partition, key, value });
+        let Place { shard, told } = place;
         let before = *first_day;
         for (row, value) in rows {
             let place = match row_day(&row).map(day) {
+                None if is_record_row(&row) => prefix(&[TOLD], told),
                 None => prefix(&[ABOUT], shard),
                 Some(day) => {
                     if self.days.insert(day) {
@@ -146,9 +160,13 @@ mod tests {
         member_row(7, date.parse().unwrap(), 9)
     }
 
+    fn at(shard: u128) -> Place {
+        Place { shard, told: shard % 2 }
+    }
+
     async fn rows_of(log: &dyn Log, shard: u128) -> (Vec<Vec<u8>>, Option<Day>) {
         let layout = Layout::load(log, 0).await.unwrap();
-        let found = layout.read(log, 0, &[1, shard]).await.unwrap().pop().unwrap();
+        let found = layout.read(log, 0, &[at(1), at(shard)]).await.unwrap().pop().unwrap();
         let mut rows: Vec<Vec<u8>> = found.rows.into_iter().map(|(row, _)| row).collect();
         rows.sort();
         (rows, found.first_day)
@@ -171,9 +189,9 @@ mod tests {
             written.extend(rows.clone());
             let mut txn = Txn::default();
             let rows = rows.into_iter().map(|row| (row, Some(vec![1]))).collect();
-            layout.write(0, 2, &mut first, rows, &mut txn.state);
+            layout.write(0, at(2), &mut first, rows, &mut txn.state);
             // Another shard's rows of the same days stay its own.
-            layout.write(0, 3, &mut None, vec![(on("2026-11-22T10:00:00Z"), Some(vec![1]))], &mut txn.state);
+            layout.write(0, at(3), &mut None, vec![(on("2026-11-22T10:00:00Z"), Some(vec![1]))], &mut txn.state);
             log.commit(txn).await.unwrap();
             written.sort();
             assert_eq!(rows_of(&log, 2).await, (written.clone(), first));

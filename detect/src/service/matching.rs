@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
-use runtime::log::{Consumer, Input, Log, Message, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
+use runtime::log::{Consumer, Input, Lease, Log, Message, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
 use runtime::metrics::Metrics;
 use schemas::Event;
 use schemas::envelope::{Envelope, Heartbeat, Mark, Received};
 use schemas::event::NotARecord;
+use schemas::history::History;
 use schemas::json::key_hash;
 use schemas::message::{DeadLetter, MatchMessage, Verdict, Verdicts};
 
 use super::Error;
+use super::judging_again::JudgingAgain;
 use super::partitions::Worker;
 use super::rule_books::{Compiler, Follower};
 use super::sighted::{self, Sighted};
@@ -31,6 +33,8 @@ pub(super) struct MatchWorker {
     sighted: Arc<Sighted>,
     metrics: Arc<Metrics>,
     admit: Admit,
+    /// In partition 0, where there is an archive.
+    judging_again: Option<JudgingAgain>,
 }
 
 impl MatchWorker {
@@ -40,7 +44,16 @@ impl MatchWorker {
         sighted: Arc<Sighted>,
         metrics: Arc<Metrics>,
     ) -> MatchWorker {
-        MatchWorker { partition, compiler, follower: None, sighted, metrics, admit: Admit::default() }
+        let (follower, admit, judging_again) = (None, Admit::default(), None);
+        MatchWorker { partition, compiler, follower, sighted, metrics, admit, judging_again }
+    }
+
+    /// The same with the archive, for rules that came later. One partition reads it for all.
+    pub(super) fn judging_again_from(mut self, history: &Arc<dyn History>) -> MatchWorker {
+        if self.partition == 0 {
+            self.judging_again = Some(JudgingAgain::new(history.clone(), self.metrics.clone()));
+        }
+        self
     }
 }
 
@@ -102,6 +115,20 @@ impl Worker for MatchWorker {
             self.metrics.own.heartbeat.set(["match"], heartbeat.sent);
         }
         Ok(Some(next))
+    }
+
+    /// A piece of the archive for the rules that have not been shown it.
+    async fn aside(&mut self, log: &dyn Log, lease: &Lease) -> Result<bool, Error> {
+        let (Some(judging), Some(follower)) = (&mut self.judging_again, &mut self.follower) else { return Ok(false) };
+        let Some(in_force) = follower.in_force().cloned() else { return Ok(false) };
+        let Some(taken) = judging.next(log, &in_force, &follower.behind().clone()).await? else { return Ok(false) };
+        let state = follower.move_behind(taken.behind).into_iter().collect();
+        let lease = Some(lease.clone());
+        // If this fails the worker is made anew, with what is committed.
+        log.commit(Txn { outputs: taken.outputs, state, lease, ..Txn::default() }).await?;
+        self.sighted.note(taken.observed);
+        self.metrics.engine.records_judged_again.add(taken.records);
+        Ok(true)
     }
 }
 
@@ -290,7 +317,7 @@ impl Batch {
 }
 
 /// Everything one operator instance needs goes to one partition.
-fn key_of(message: &MatchMessage) -> u128 {
+pub(super) fn key_of(message: &MatchMessage) -> u128 {
     match message {
         MatchMessage::Match(found) => key_hash(&[found.tenant.as_str(), &found.rule_id, &found.shard]),
         MatchMessage::Observation(seen) => key_hash(&[seen.tenant.as_str(), &seen.rule_id, &seen.shard]),

@@ -5,6 +5,7 @@
 //! a step is refused or fails, the copy is dropped and made again from the log.
 
 mod correlating;
+mod judging_again;
 mod layout;
 mod matching;
 mod partitions;
@@ -17,8 +18,9 @@ use runtime::clock::Clock;
 use runtime::log::{Log, LogError};
 use runtime::metrics::Metrics;
 use runtime::shutdown::Shutdown;
+use schemas::history::History;
 
-pub use rule_books::{BOOK_BYTES_MAX, compile, offer};
+pub use rule_books::{BOOK_BYTES_MAX, compile, offer, rules_behind};
 
 use crate::admit::DamagedSegment;
 use crate::correlate::DamagedState;
@@ -55,10 +57,11 @@ pub enum Error {
 }
 
 /// Runs both services until the end is asked for. They judge by the rule set that the log says is in force: see
-/// [`offer`]. `atlas`: the tables of places that rule sets ask for.
+/// [`offer`]. `atlas`: the tables of places that rule sets ask for. `history`: the archive, for rules that came later.
 pub async fn run(
     log: Arc<dyn Log>,
     atlas: Arc<dyn Atlas>,
+    history: Arc<dyn History>,
     clock: Clock,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -66,7 +69,10 @@ pub async fn run(
     let compiler = Arc::new(Compiler::new(atlas));
     let matching = partitions::run(log.clone(), shutdown.clone(), {
         let (metrics, sighted, compiler) = (metrics.clone(), Arc::new(sighted::Sighted::default()), compiler.clone());
-        move |partition| matching::MatchWorker::new(partition, compiler.clone(), sighted.clone(), metrics.clone())
+        move |partition| {
+            let worker = matching::MatchWorker::new(partition, compiler.clone(), sighted.clone(), metrics.clone());
+            worker.judging_again_from(&history)
+        }
     });
     let correlating = partitions::run(log, shutdown, move |partition| {
         correlating::CorrelateWorker::new(partition, compiler.clone(), metrics.clone(), clock.clone())

@@ -30,6 +30,11 @@ pub(super) trait Worker: Send {
 
     /// Does one step from this offset. `None` if nothing had come; else the offset it came to.
     async fn step(&mut self, log: &dyn Log, from: u64) -> Result<Option<u64>, Error>;
+
+    /// Does what stands beside the messages, under the lease and never for long. False if there is nothing to do.
+    async fn aside(&mut self, _: &dyn Log, _: &Lease) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 /// Runs a worker for each partition until the end is asked for.
@@ -85,9 +90,10 @@ async fn work<W: Worker>(log: &dyn Log, worker: &mut W, lease: &Lease, shutdown:
             }
             renewed = Instant::now();
         }
-        match worker.step(log, from).await? {
-            Some(next) => from = next,
-            None => log.wait(IDLE_WAIT).await,
+        let step = worker.step(log, from).await?;
+        from = step.unwrap_or(from);
+        if !worker.aside(log, lease).await? && step.is_none() {
+            log.wait(IDLE_WAIT).await;
         }
     }
     Ok(())

@@ -30,6 +30,7 @@ use schemas::{RuleBook, RuleText};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::judging_again::Behind;
 use crate::matcher::Matcher;
 use crate::places::Atlas;
 use crate::rule::{Rule, RuleErrors, RuleSet, Source, Tuning};
@@ -47,6 +48,14 @@ pub const BOOK_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows of [`Store::Rules`].
 const FOLLOWING: &[u8] = b"following";
 const DECIDED: &[u8] = b"decided";
+const BEHIND: &[u8] = b"behind";
+
+/// How many rules of the set in force have not been shown all of the archive yet, as far as is committed.
+pub async fn rules_behind(log: &dyn Log) -> Result<usize, Error> {
+    let rows = log.look(Store::Rules).await?;
+    let row = rows.into_iter().find(|(key, _)| key == BEHIND);
+    row.map_or(Ok(0), |(_, value)| Ok(read::<Behind>(&value)?.rules.len()))
+}
 
 /// Asks for a rule set. `again`: also if it was in force before and has been replaced since.
 pub async fn offer(log: &dyn Log, book: &RuleBook, again: bool) -> Result<(), LogError> {
@@ -154,9 +163,14 @@ pub(super) struct Follower {
     compiler: Arc<Compiler>,
     following: Option<InForce>,
     decided: Decided,
+    /// The rules that have not been shown all of the archive; known to match of partition 0 only.
+    behind: Behind,
     /// How far the log was looked through for the first rule set.
     looked: u64,
-    outputs: Vec<Output>,
+    /// What comes before all that a new set makes.
+    announced: Vec<Output>,
+    /// What comes after all that an old set has made, of this batch too.
+    followed: Vec<Output>,
     state: Vec<StateChange>,
 }
 
@@ -168,8 +182,10 @@ impl Follower {
             compiler,
             following: None,
             decided: Decided::default(),
+            behind: Behind::default(),
             looked: 0,
-            outputs: Vec::new(),
+            announced: Vec::new(),
+            followed: Vec::new(),
             state: Vec::new(),
         };
         for (key, value) in log.scan(Store::Rules, partition, &[]).await? {
@@ -180,6 +196,7 @@ impl Follower {
                     follower.following = Some(InForce { epoch, matcher });
                 }
                 DECIDED => follower.decided = read(&value)?,
+                BEHIND => follower.behind = read(&value)?,
                 _ => return Err(Error::RuleState),
             }
         }
@@ -232,9 +249,9 @@ impl Follower {
         self.decided = decided;
         let RulesOfEpoch { epoch, book } = self.newest();
         let value = Envelope::RulesInForce { epoch, book: book.clone() }.encode();
-        self.outputs.push(Output { topic: Topic::Records, to: To::Everywhere, value });
+        self.announced.push(Output { topic: Topic::Records, to: To::Everywhere, value });
         let message = MatchMessage::Rules(RulesOfEpoch { epoch, book });
-        self.outputs.push(Output { topic: Topic::Matches, to: To::Everywhere, value: message.encode() });
+        self.announced.push(Output { topic: Topic::Matches, to: To::Everywhere, value: message.encode() });
     }
 
     /// Judges by this set from here on.
@@ -244,11 +261,32 @@ impl Follower {
         }
         let matcher = self.compiler.matcher(epoch, &book)?;
         tracing::info!(event = "rule_set_followed", partition = self.partition, epoch, rule_set = book.name());
+        if self.partition == 0 {
+            let before = self.following.as_ref().map(|before| before.matcher.rules());
+            let behind = Behind::after(&self.behind, before, matcher.rules());
+            let change = self.move_behind(behind);
+            self.state.extend(change);
+        }
         self.put(FOLLOWING, &RulesOfEpoch { epoch, book });
         self.following = Some(InForce { epoch, matcher });
         let message = MatchMessage::Followed(Followed { partition: self.partition, epoch });
-        self.outputs.push(Output { topic: Topic::Matches, to: To::Everywhere, value: message.encode() });
+        self.followed.push(Output { topic: Topic::Matches, to: To::Everywhere, value: message.encode() });
         Ok(())
+    }
+
+    pub(super) fn behind(&self) -> &Behind {
+        &self.behind
+    }
+
+    /// Notes who is behind now. The change is to be committed with what made it.
+    pub(super) fn move_behind(&mut self, behind: Behind) -> Option<StateChange> {
+        if self.behind == behind {
+            return None;
+        }
+        let value = serde_json::to_vec(&behind).unwrap_or_default();
+        let value = Some(value).filter(|_| !behind.rules.is_empty());
+        self.behind = behind;
+        Some(StateChange { store: Store::Rules, partition: self.partition, key: BEHIND.to_vec(), value })
     }
 
     fn put<T: Serialize>(&mut self, key: &[u8], value: &T) {
@@ -257,9 +295,11 @@ impl Follower {
         self.state.push(StateChange { store: Store::Rules, partition: self.partition, key: key.to_vec(), value });
     }
 
-    /// Adds what is to be committed, before anything that was made by the new set.
+    /// Adds what is to be committed: a set before anything that it made, and that it is followed after everything that was
+    /// made by the one before, which correlate may forget then.
     pub(super) fn take_into(&mut self, txn: &mut Txn) {
-        txn.outputs.splice(0..0, self.outputs.drain(..));
+        txn.outputs.splice(0..0, self.announced.drain(..));
+        txn.outputs.append(&mut self.followed);
         txn.state.append(&mut self.state);
     }
 }
@@ -303,6 +343,15 @@ impl Editions {
     /// A rule as that epoch has it.
     pub(super) fn rule(&self, epoch: u64, id: &str) -> Option<&Arc<Rule>> {
         self.sets.get(&epoch)?.rules().get(id)
+    }
+
+    /// Whether the newest set has another meaning for a rule of that epoch. Then what the old meaning makes of the last
+    /// records before the change is not taken in any more: the new one is shown those records again, and a finding is
+    /// told by one meaning at a time.
+    pub(super) fn is_replaced(&self, epoch: u64, rule: &Rule) -> bool {
+        let newest = self.sets.last_key_value().filter(|(newest, _)| **newest > epoch);
+        let newest = newest.and_then(|(_, set)| set.rules().get(&rule.id));
+        newest.is_some_and(|newest| newest.generates && newest.version != rule.version)
     }
 
     pub(super) fn add(&mut self, rules: RulesOfEpoch, out: &mut Vec<StateChange>) -> Result<(), Error> {

@@ -80,6 +80,43 @@ fn two_rule_sets_are_told_apart() {
     assert_eq!(compare(&new), Vec::<Value>::new());
 }
 
+/// Rules that come after the records: what they find is what they would have found, and the archive judged again agrees.
+#[test]
+fn a_rule_that_came_later_has_found_what_it_would_have_found() {
+    let lines = lines(&sample::world(12));
+    let (first, rest) = lines.split_at(lines.len() * 2 / 3);
+    let rule = |at_least: u32| {
+        format!(
+            "title: Seen\nid: seen\nname: seen\nlogsource: {{product: m365}}\n\
+             detection: {{s: {{Operation: UserLoggedIn}}, condition: s}}\n---\n\
+             title: Busy\nid: busy\nlevel: medium\ncorrelation: {{type: event_count, rules: [seen], \
+             group-by: [user_id], timespan: 1d, condition: {{gte: {at_least}}}}}\n---\n\
+             title: Elsewhere\nid: elsewhere\nlevel: low\ncorrelation: {{type: x_new_value, rules: [seen], \
+             group-by: [user_id]}}\nx-field: client_ip\nx-min-days: 0\nx-min-days-seen: 1\n"
+        )
+    };
+    let harrier = Harrier::new();
+    let file = harrier.file("first.jsonl", joined(first));
+    harrier.import(&[file], &DOMAINS);
+    let found = |rule: &str| {
+        let standing =
+            format!("SELECT count(*) FROM findings WHERE status IN ('open', 'final') AND rule_id = '{rule}'");
+        harrier.number(&standing)
+    };
+    assert_eq!((found("busy"), found("elsewhere")), (0, 0));
+    // New, then changed, each with some records beside.
+    for (name, part, at_least) in [("middle", &rest[..rest.len() / 2], 3), ("last", &rest[rest.len() / 2..], 2)] {
+        let rules = harrier.file(&format!("{name}.yml"), rule(at_least));
+        let file = harrier.file(&format!("{name}.jsonl"), joined(part));
+        let rules = ["--rules", rules.to_str().unwrap()];
+        harrier.import(&[file], &[&DOMAINS[..], &rules].concat());
+        assert!(found("busy") > 0, "{name}");
+        let (same, different) = backtest(&harrier, &[&DOMAINS[..], &rules].concat());
+        assert!(same > 0 && different.is_empty(), "{name}: {same} the same, but {different:?}");
+    }
+    println!("{} of busy, {} of elsewhere", found("busy"), found("elsewhere"));
+}
+
 #[test]
 fn a_record_is_explained() {
     let harrier = Harrier::new();

@@ -168,6 +168,10 @@ metrics! {
         rules_refused: Gauges<0> = "rules_refused", [];
         /// The epoch of the rule set that records were last judged by.
         rule_set_epoch: Gauges<0> = "rule_set_epoch", [];
+        /// Rules in force that have not been shown all of the archive yet.
+        rules_behind: Gauge = "rules_behind", [];
+        /// Records read back from the archive to be judged again.
+        records_judged_again: Counter = "records_judged_again_total", [];
         /// Records that a rule was evaluated on.
         rule_evaluations: Counters<1> = "rule_evaluations_total", [RULE];
         /// Records that a rule matched.

@@ -216,6 +216,22 @@ async fn what_was_matched_by_earlier_rules_is_correlated_by_them_and_then_they_a
 }
 
 #[tokio::test]
+async fn what_the_old_set_made_of_the_batch_in_which_it_ends_is_known_by_it() {
+    let bed = Bed::new();
+    bed.offer(&book("a"), false).await;
+    bed.judge_all().await;
+    // Partition 1 has a record before the change and one after it, and takes them in one step.
+    bed.put("1").await;
+    bed.offer(&book("b"), false).await;
+    bed.judge(0).await.unwrap();
+    bed.put("2").await;
+    bed.judge_all().await;
+    bed.correlate_all().await;
+    let (titles, books) = bed.found().await;
+    assert_eq!((titles.concat().as_str(), books), ("ab", 1));
+}
+
+#[tokio::test]
 async fn a_rule_set_that_this_harrier_cannot_read_stops_it_before_it_judges_by_another() {
     let bed = Bed::new();
     bed.offer(&book("a"), false).await;

@@ -47,7 +47,7 @@ pub use driver::{PollError, Poller};
 pub use settings::{CONTENT_TYPES, Pace, SettingsError, TenantSource};
 
 /// The name of this door in envelopes, dead letters and metrics.
-pub const SOURCE: &str = "management_activity";
+pub const SOURCE: &str = schemas::envelope::MANAGEMENT_ACTIVITY;
 
 #[cfg(test)]
 mod tests;
