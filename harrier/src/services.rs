@@ -436,16 +436,27 @@ impl Services {
         self.spawn_detect(core);
         detect::service::offer(&*core.log, &core.book, again).await?;
         self.until(consumed(&*core.log, Consumer::Match, Topic::Records)).await??;
+        self.spawn_archive(core);
+        Ok(())
+    }
+
+    pub fn spawn_archive(&mut self, core: &Core) {
         let (archiver, shutdown) = (core.archiver(), self.shutdown(Stage::Rest));
         self.spawn(Stage::Rest, "the archive", async move { archiver.run(shutdown).await });
-        Ok(())
     }
 
     /// Ends every service once all that has been received is judged, by rules that came with it also what was there before,
     /// and returns when it is in the archive.
-    pub async fn end_intake(mut self, log: &dyn Log) -> anyhow::Result<()> {
+    pub async fn end_intake(mut self, core: &Core) -> anyhow::Result<()> {
+        let log = &*core.log;
         self.until(judged(log)).await??;
-        self.until(judged_again(log)).await??;
+        if detect::service::rules_behind(log).await? > 0 {
+            // They are shown what is archived. An archiver flushes when it ends; another one takes what they find.
+            let archiver = std::mem::replace(&mut self.stages[Stage::Rest as usize], Running::new());
+            archiver.stop(None, &mut Vec::new()).await?;
+            self.spawn_archive(core);
+            self.until(judged_again(log)).await??;
+        }
         // What comes after this is that of others.
         let mut archived = Vec::new();
         for topic in [Topic::Verdicts, Topic::Findings, Topic::DeadLetters, Topic::Coverage] {
@@ -538,9 +549,6 @@ pub async fn judged(log: &dyn Log) -> anyhow::Result<()> {
 
 /// Waits until no rule is behind, and what that brought has become findings.
 async fn judged_again(log: &dyn Log) -> anyhow::Result<()> {
-    if detect::service::rules_behind(log).await? == 0 {
-        return Ok(());
-    }
     tracing::info!(event = "waiting_for_rules_behind");
     while detect::service::rules_behind(log).await? > 0 {
         tokio::time::sleep(BEHIND_LOOK_INTERVAL).await;

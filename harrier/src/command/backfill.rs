@@ -43,7 +43,7 @@ pub async fn run(global: &Global, options: &Backfill, metrics: Arc<Metrics>) -> 
     let searched = services.until(work).await?;
     line.clear();
     stopper.abort();
-    services.end_intake(&*core.log).await?;
+    services.end_intake(&core).await?;
     let report = searched?;
     println!("records found      {:>12}", grouped(report.records));
     println!("not readable       {:>12}", grouped(report.rejected));

@@ -40,7 +40,7 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
         let work = with_progress(read(&core, options, &progress), &progress, global.quiet);
         services.until(work).await??
     };
-    services.end_intake(&*core.log).await?;
+    services.end_intake(&core).await?;
     let counts = count(&*core.log, &before, &report.ranges).await?;
     let findings = new_findings(&*core.log, &before).await?;
     summarise(global, options, &report, &counts, &findings, started.elapsed())?;

@@ -111,8 +111,7 @@ pub fn start(
         services.spawn(Stage::Detect, "the watch over rules", watch.run(services.shutdown(Stage::Detect)));
     }
     if runs(Role::Archive) {
-        let (archiver, shutdown) = (core.archiver(), services.shutdown(Stage::Rest));
-        services.spawn(Stage::Rest, "the archive", async move { archiver.run(shutdown).await });
+        services.spawn_archive(core);
     }
     if runs(Role::Notify) {
         let sinks = sinks(&core.config)?;
