@@ -417,6 +417,8 @@ pub enum RulesAction {
     /// What each rule can see of a tenant: live, unheard (its operations have not occurred), cold (still learning) or
     /// deaf (what it needs is missing), and which mailboxes are not audited. From the archive alone.
     Coverage(RulesCoverage),
+    /// A JSON Schema of rule files, for editors that complete and check while a rule is written.
+    Schema,
     /// Put these rules in force for every detector of the log, also if they were replaced before.
     Publish,
 }

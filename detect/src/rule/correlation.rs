@@ -53,7 +53,7 @@ fn types() -> impl Iterator<Item = &'static str> {
     CORRELATION_TYPES.iter().map(|(name, _)| *name)
 }
 
-const KEYS: &[&str] = &["type", "rules", "group-by", "timespan", "aliases", "condition", "generate"];
+pub(super) const KEYS: &[&str] = &["type", "rules", "group-by", "timespan", "aliases", "condition", "generate"];
 
 /// Keys of the baselines; they may stand in the section or at the top of the rule.
 pub const BASELINE_KEYS: &[&str] = &[

@@ -20,7 +20,7 @@ const TITLE_CHARS_MAX: usize = 256;
 /// Longest id and name: they become parts of keys.
 const NAME_BYTES_MAX: usize = 200;
 
-const SIGMA_KEYS: &[&str] = &[
+pub(super) const SIGMA_KEYS: &[&str] = &[
     "title",
     "id",
     "name",
@@ -44,7 +44,7 @@ const SIGMA_KEYS: &[&str] = &[
     "scope",
     "generate",
 ];
-const OWN_KEYS: &[&str] = &[
+pub(super) const OWN_KEYS: &[&str] = &[
     "x-answers",
     "x-entities",
     "x-fixtures",
@@ -61,9 +61,9 @@ const OWN_KEYS: &[&str] = &[
 ];
 
 /// The questions of a breach.
-const QUESTIONS: &[&str] = &["how", "when", "only_one", "taken", "launched", "left_behind"];
+pub(super) const QUESTIONS: &[&str] = &["how", "when", "only_one", "taken", "launched", "left_behind"];
 
-const ENTITY_KINDS: &[&str] = &["user", "mailbox", "ip", "session", "app", "address", "domain"];
+pub(super) const ENTITY_KINDS: &[&str] = &["user", "mailbox", "ip", "session", "app", "address", "domain"];
 
 /// What a rule is about unless it says so: kind and field.
 const ENTITIES: &[(&str, &str)] = &[

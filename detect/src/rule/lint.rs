@@ -50,7 +50,7 @@ pub enum NoteKind {
 
 /// Operations that records are known to have, as they write them: from real records and Microsoft's documentation. Far from
 /// all, so that one that is not among them is no mistake by itself.
-const OPERATIONS: &str = include_str!("operations.txt");
+pub(super) const OPERATIONS: &str = include_str!("operations.txt");
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

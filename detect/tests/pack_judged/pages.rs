@@ -88,3 +88,8 @@ fn the_attack_layer_is_current() {
     });
     golden("attack-layer.json", &format!("{}\n", serde_json::to_string_pretty(&layer).unwrap()));
 }
+
+#[test]
+fn the_schema_for_editors_is_current() {
+    golden("rule.schema.json", &format!("{:#}\n", detect::rule::schema()));
+}

@@ -18,6 +18,7 @@ mod named_sql;
 mod operate;
 mod others_read_it;
 mod places;
+mod rule_schema;
 mod rules;
 mod sample;
 mod service;

@@ -1,4 +1,4 @@
-//! `harrier rules`: check, test, list, explain, backtest, bench, coverage and publish.
+//! `harrier rules`: check, test, list, explain, backtest, bench, coverage, schema and publish.
 
 mod backtest;
 mod bench;
@@ -20,6 +20,10 @@ use crate::services;
 pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     if let RulesAction::Backtest(options) = &options.action {
         return backtest::run(global, options).await;
+    }
+    if matches!(options.action, RulesAction::Schema) {
+        println!("{:#}", detect::rule::schema());
+        return Ok(Outcome::Done);
     }
     let config = services::config(global)?;
     let rules = services::rules(&config)?;
@@ -45,6 +49,7 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     let mut out = std::io::stdout().lock();
     match &options.action {
         RulesAction::Publish
+        | RulesAction::Schema
         | RulesAction::Explain { .. }
         | RulesAction::Bench { .. }
         | RulesAction::Backtest(_)
