@@ -16,6 +16,7 @@ use schemas::text::escape_controls;
 
 use crate::matcher::Matcher;
 use crate::offline::Offline;
+use crate::rule::model::{Sequence, Step};
 use crate::rule::trace::{Joined, Trace, Traced};
 use crate::rule::{Kind, Operator, Rule};
 
@@ -227,7 +228,7 @@ impl Page<'_> {
                 (peak(&|one| one.values.iter().map(|value| (value.to_lowercase(), 1)).collect()), *at_least)
             }
             Operator::Temporal { at_least, .. } => (peak(&|one| vec![(one.member.clone(), 1)]), *at_least as u64),
-            Operator::TemporalOrdered { members, .. } => (in_order(&group, members, timespan), members.len() as u64),
+            Operator::TemporalOrdered(sequence) => (in_order(&group, sequence), sequence.steps.len() as u64),
             _ => return (0.0, format!("{name}: {}", counted(&group))),
         };
         let times = format!("between {} and {}", moment(seen.first), moment(seen.last));
@@ -282,7 +283,10 @@ fn asked(rule: &Rule) -> String {
         Operator::EventCount { at_least, .. } => format!("records that weigh {at_least} within {within}"),
         Operator::ValueCount { at_least, .. } => format!("{at_least} distinct values within {within}"),
         Operator::Temporal { at_least, .. } => format!("records of {at_least} distinct rules within {within}"),
-        Operator::TemporalOrdered { members, .. } => format!("{} in this order within {within}", members.join(", ")),
+        Operator::TemporalOrdered(sequence) => {
+            let steps: Vec<String> = sequence.steps.iter().map(asked_of_step).collect();
+            format!("{} in this order within {within}", steps.join(", "))
+        }
         Operator::Aggregate(_) => format!("a measure within its bounds, within {within}"),
         Operator::NewValue(new) => {
             let least = new.least.as_ref().map(|least| {
@@ -307,6 +311,13 @@ fn asked(rule: &Rule) -> String {
             spike.floor, spike.history_days, spike.min_days, spike.cold_floor
         ),
     }
+}
+
+/// A step of a sequence, with what it shares and how long nothing counts after it.
+fn asked_of_step(step: &Step) -> String {
+    let same = step.same.as_ref().map(|field| format!(" with the same {field}")).unwrap_or_default();
+    let pause = if step.pause.is_zero() { String::new() } else { format!(" and a pause of {}", spelt(step.pause)) };
+    format!("{}{same}{pause}", step.rule)
 }
 
 fn counted(group: &[Match]) -> String {
@@ -382,25 +393,44 @@ impl<'a> Window<'a> {
     }
 }
 
-/// The longest beginning of the sequence that some window holds. Records of one moment may stand in any order.
-fn in_order(group: &[Match], members: &[String], timespan: TimeDelta) -> Seen {
+/// The longest beginning of the sequence that some window holds; where steps share a value, of some value's records.
+fn in_order(group: &[Match], sequence: &Sequence) -> Seen {
+    if !sequence.is_shared() {
+        return best_beginning(&group.iter().collect::<Vec<_>>(), sequence);
+    }
+    let values: BTreeSet<String> =
+        group.iter().flat_map(|one| one.values.iter().map(|value| value.to_lowercase())).collect();
+    let of_value = |value: &String| {
+        let has = |one: &&Match| one.values.iter().any(|own| own.to_lowercase() == *value);
+        let its: Vec<&Match> = group.iter().filter(|one| !sequence.shares(&one.member) || has(one)).collect();
+        best_beginning(&its, sequence)
+    };
+    values.iter().map(of_value).fold(Seen::none(), Seen::best)
+}
+
+/// Records of one moment may stand in any order.
+fn best_beginning(group: &[&Match], sequence: &Sequence) -> Seen {
     let mut best = Seen::none();
-    for (start, anchor) in group.iter().enumerate().filter(|(_, one)| Some(&one.member) == members.first()) {
-        let mut left: Vec<&Match> = group[start..].iter().collect();
+    let first = sequence.steps.first().map(|step| &step.rule);
+    for (start, anchor) in group.iter().enumerate().filter(|(_, one)| Some(&one.member) == first) {
+        let mut left: Vec<&Match> = group[start..].to_vec();
         // Those of the anchor's own moment that are sorted before it may follow it.
         left.extend(group[..start].iter().rev().take_while(|one| one.event_time == anchor.event_time));
-        let (mut at, mut amount) = (anchor.event_time, 0);
-        for member in members {
+        let (mut from, mut at, mut amount) = (anchor.event_time, anchor.event_time, 0);
+        for step in &sequence.steps {
             let fits = |one: &&Match| {
-                &one.member == member && one.event_time >= at && one.event_time - anchor.event_time <= timespan
+                one.member == step.rule
+                    && one.event_time >= from
+                    && one.event_time - anchor.event_time <= sequence.timespan
             };
             let next = left.iter().enumerate().filter(|(_, one)| fits(one)).min_by_key(|(_, one)| one.event_time);
             let Some((position, next)) = next.map(|(position, next)| (position, *next)) else { break };
             left.swap_remove(position);
             (at, amount) = (next.event_time, amount + 1);
+            from = at.checked_add_signed(step.pause).unwrap_or(at);
         }
         best = best.best(Seen { amount, first: anchor.event_time, last: at });
-        if best.amount == members.len() as u64 {
+        if best.amount == sequence.steps.len() as u64 {
             break;
         }
     }

@@ -240,7 +240,7 @@ fn sight_of_member(rule: &Rule, seen: &Seen) -> Sight {
 fn needed(operator: &Operator, members: usize) -> usize {
     match operator {
         Operator::Temporal { at_least, .. } => *at_least,
-        Operator::TemporalOrdered { .. } => members,
+        Operator::TemporalOrdered(_) => members,
         _ => 1,
     }
 }

@@ -41,6 +41,16 @@ correlation: {type: event_count, rules: [failed_sign_in], group-by: [user_id], t
 title: Guessed
 id: guessed
 correlation: {type: temporal_ordered, rules: [failed_sign_in, signed_in], group-by: [user_id], timespan: 10m}
+---
+title: Used again
+id: used_again
+correlation:
+  type: temporal_ordered
+  rules: [signed_in, failed_sign_in, signed_in]
+  group-by: [user_id]
+  timespan: 30m
+  x-same: {signed_in: SessionId}
+  x-pause: {failed_sign_in: 5m}
 ";
 
 #[track_caller]
@@ -297,4 +307,46 @@ fn a_sequence_says_how_far_it_came() {
           Guessed (user ana@contoso.example, mailbox unknown, ip unknown)
     "#]],
     );
+}
+
+#[test]
+fn a_sequence_that_shares_a_value_is_told_of_one_value() {
+    let signed_in = |minute, session: &str| {
+        let mut record = sign_in(minute, "UserLoggedIn", "ana@contoso.example");
+        record["SessionId"] = json!(session);
+        record
+    };
+    let failed = sign_in(10, "UserLoginFailed", "ana@contoso.example");
+    check(
+        "used_again",
+        "",
+        &[signed_in(0, "S"), failed.clone(), signed_in(20, "T"), signed_in(14, "S")],
+        &expect![[r#"
+            rule     used_again: Used again (t.yml:33)
+            records  4
+
+              failed_sign_in selects 1 of 4: s
+
+              signed_in selects 3 of 4: s
+
+            asked of each group: signed_in with the same SessionId, failed_sign_in and a pause of 5m, signed_in with the same SessionId in this order within 30m
+              user_id 'ana@contoso.example': 2 of 3 seen within 30m, between 2026-11-02 09:00:00 and 2026-11-02 09:10:00
+
+            no finding
+        "#]],
+    );
+    check("used_again", "", &[signed_in(0, "S"), failed, signed_in(20, "s")], &expect![[r#"
+        rule     used_again: Used again (t.yml:33)
+        records  3
+
+          failed_sign_in selects 1 of 3: s
+
+          signed_in selects 2 of 3: s
+
+        asked of each group: signed_in with the same SessionId, failed_sign_in and a pause of 5m, signed_in with the same SessionId in this order within 30m
+          user_id 'ana@contoso.example': 3 of 3 seen within 30m, between 2026-11-02 09:00:00 and 2026-11-02 09:20:00
+
+        1 finding:
+          Used again (user ana@contoso.example, mailbox unknown, ip unknown)
+    "#]]);
 }

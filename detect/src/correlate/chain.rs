@@ -224,9 +224,7 @@ fn completions(members: &Members, range: Span, operator: &Operator) -> Vec<Membe
             completed::<Values>(members, range, *timespan, u128::from(*at_least))
         }
         Operator::Temporal { at_least, timespan } => completed::<Names>(members, range, *timespan, *at_least as u128),
-        Operator::TemporalOrdered { members: names, timespan } => {
-            temporal_ordered::completions(members, range, names, *timespan)
-        }
+        Operator::TemporalOrdered(sequence) => temporal_ordered::completions(members, range, sequence),
         _ => Vec::new(),
     }
 }

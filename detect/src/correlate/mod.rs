@@ -12,7 +12,8 @@
 //! * A *finding* is an episode as it is told: see [`finding`] for identity and revisions.
 //!
 //! Each operator is one file and one line in [`judge`](Shard::apply). Counts and sequences can only be made truer by more
-//! records, and keep nothing but episodes ([`window`]), also where they look at other correlations ([`chain`]).
+//! records, and keep nothing but episodes ([`window`]), also where they look at other correlations ([`chain`]) or records
+//! of a sequence have a value in common ([`same`]).
 //! `new_value`, `outside` and `spike` compare with a history that a late record may change, and `aggregate` asks what
 //! more records may make false; they judge again exactly what a record may have turned.
 //!
@@ -29,6 +30,7 @@ mod event_count;
 mod finding;
 mod new_value;
 mod outside;
+mod same;
 mod spike;
 mod state;
 mod summary;
@@ -165,6 +167,9 @@ impl Shard {
                 self.groups.values_mut().for_each(|group| aggregate::prepare(group, parameters));
             }
             _ if !rule.stages.is_empty() => self.groups.values_mut().for_each(|group| chain::prepare(group, rule)),
+            Operator::TemporalOrdered(sequence) if sequence.is_shared() => {
+                self.groups.values_mut().for_each(|group| same::prepare(group, sequence));
+            }
             _ => {}
         }
         for group in self.groups.values_mut() {
@@ -244,6 +249,7 @@ impl Shard {
                 Operator::Spike(parameters) => spike::judge(group, parameters, fresh),
                 Operator::Aggregate(parameters) => aggregate::judge(group, parameters, fresh),
                 _ if !rule.stages.is_empty() => chain::judge(group, rule, fresh),
+                Operator::TemporalOrdered(sequence) if sequence.is_shared() => same::judge(group, sequence, fresh),
                 Operator::Each | Operator::NewValue(_) | Operator::Outside => {
                     Verdict { satisfied: each::satisfied(fresh), joined: fresh.clone(), ..Verdict::default() }
                 }
@@ -265,9 +271,7 @@ fn satisfied(operator: &Operator, members: &Members, anchors: Vec<Span>) -> Vec<
         Operator::EventCount { at_least, timespan } => event_count::satisfied(members, anchors, *at_least, *timespan),
         Operator::ValueCount { at_least, timespan } => value_count::satisfied(members, anchors, *at_least, *timespan),
         Operator::Temporal { at_least, timespan } => temporal::satisfied(members, anchors, *at_least, *timespan),
-        Operator::TemporalOrdered { members: names, timespan } => {
-            temporal_ordered::satisfied(members, anchors, names, *timespan)
-        }
+        Operator::TemporalOrdered(sequence) => temporal_ordered::satisfied(members, anchors, sequence),
         Operator::Travel(travel) => travel::satisfied(members, anchors, travel),
         _ => Vec::new(),
     }

@@ -25,6 +25,7 @@ use serde_json::value::RawValue;
 
 use super::chain::Chain;
 use super::episode::Episode;
+use super::same::ByValue;
 use super::spike::Days;
 use crate::rule::model::Rule;
 
@@ -181,6 +182,8 @@ pub(super) struct Group {
     pub windows: BTreeMap<DateTime<Utc>, DateTime<Utc>>,
     /// Kept by correlations of correlations only. Derived.
     pub chain: Chain,
+    /// Kept by sequences that share a value only. Derived.
+    pub by_value: ByValue,
 }
 
 /// The group's own row.
@@ -203,6 +206,7 @@ impl Group {
             days: Days::default(),
             windows: BTreeMap::new(),
             chain: Chain::default(),
+            by_value: ByValue::default(),
         }
     }
 

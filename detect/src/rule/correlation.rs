@@ -6,7 +6,7 @@
 
 use chrono::TimeDelta;
 
-use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Spike, Travel};
+use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Sequence, Spike, Travel};
 use super::read;
 use super::report::{Code, Problems};
 use super::yaml::{Entry, Node, Place, Value};
@@ -26,9 +26,13 @@ pub struct Correlation {
     pub group_by: Vec<Named>,
     /// Alias, rule, field.
     pub aliases: Vec<(Named, Vec<(Named, Named)>)>,
-    /// `Temporal` with 0 for all members; `TemporalOrdered` without members.
+    /// `Temporal` with 0 for all members; `TemporalOrdered` without steps.
     pub operator: Operator,
     pub values: Vec<Named>,
+    /// Of a sequence: the rules whose records have a value in common, and the field it is in.
+    pub same: Vec<(Named, Named)>,
+    /// Of a sequence: the rules after whose records there is a pause.
+    pub pauses: Vec<(Named, TimeDelta)>,
     pub gap: TimeDelta,
     /// Whether the rules it refers to make findings as well.
     pub generate: bool,
@@ -69,7 +73,9 @@ pub const BASELINE_KEYS: &[&str] = &[
     "x-min-days-seen",
     "x-min-events",
     "x-min-of",
+    "x-pause",
     "x-ratio",
+    "x-same",
     "x-speed",
     "x-weight",
 ];
@@ -102,7 +108,7 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
         return None;
     };
     let source = Source { node, document };
-    let rules = source.names("rules", problems);
+    let rules = source.rules(kind, problems);
     if rules.is_empty() {
         problems.add(Code::MissingKey, node.place, "a correlation names the 'rules' it looks at");
     }
@@ -118,6 +124,7 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
     };
     let aliases = aliases(node, problems);
     let (operator, values) = operator(kind, timespan.unwrap_or_default(), &source, problems);
+    let (same, pauses) = (same(kind, &rules, &source, problems), pauses(kind, &rules, timespan, &source, problems));
     let generate = node.entry("generate").and_then(|entry| read::boolean(entry, problems)).unwrap_or(false);
     let learn = source.names("x-learn", problems);
     if kind != "x_new_value" && !learn.is_empty() {
@@ -131,6 +138,8 @@ pub fn parse(section: &Entry, document: &Node, problems: &mut Problems<'_>) -> O
         aliases,
         operator: operator?,
         values,
+        same,
+        pauses,
         gap: timespan?,
         generate,
     };
@@ -177,6 +186,38 @@ impl<'n> Source<'n> {
             names.push(Named { name: name.to_owned(), place: node.place });
         }
         names
+    }
+
+    /// The rules of a correlation. In a sequence one may stand in several places.
+    fn rules(&self, kind: &str, problems: &mut Problems<'_>) -> Vec<Named> {
+        if kind != "temporal_ordered" {
+            return self.names("rules", problems);
+        }
+        let texts = self.entry("rules").map(|entry| read::texts(entry, problems)).unwrap_or_default();
+        texts.into_iter().map(|(name, node)| Named { name: name.to_owned(), place: node.place }).collect()
+    }
+
+    /// The entries of a key that says something of some of the rules; none where the correlation is no sequence.
+    fn of_rules(&self, key: &str, kind: &str, rules: &[Named], problems: &mut Problems<'_>) -> Vec<(Named, &'n Entry)> {
+        let Some(entry) = self.entry(key) else { return Vec::new() };
+        if kind != "temporal_ordered" {
+            problems.add(
+                Code::InvalidValue,
+                entry.place,
+                format!("'{key}' belongs to temporal_ordered, not to {kind}"),
+            );
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for entry in read::map(entry, problems).unwrap_or_default() {
+            if !rules.iter().any(|rule| rule.name == entry.key) {
+                let message = format!("'{}' is none of its rules", entry.key.escape_debug());
+                let known = rules.iter().map(|rule| rule.name.as_str());
+                problems.add_name(Code::UnknownRule, entry.place, message, &entry.key, known);
+            }
+            found.push((Named { name: entry.key.clone(), place: entry.place }, entry));
+        }
+        found
     }
 
     fn count(&self, key: &str, default: u64, problems: &mut Problems<'_>) -> u64 {
@@ -234,7 +275,7 @@ fn operator(
     let median = 50 * MILLION;
     let operator = match kind {
         "event_count" | "value_count" | "temporal" => counting(kind, &condition, timespan, source, problems),
-        "temporal_ordered" => Some(Operator::TemporalOrdered { members: Vec::new(), timespan }),
+        "temporal_ordered" => Some(Operator::TemporalOrdered(Sequence { steps: Vec::new(), timespan })),
         "x_new_value" => Some(Operator::NewValue(NewValue {
             history_days: source.days("x-history", HISTORY_DAYS, problems),
             min_days: source.days("x-min-days", MIN_DAYS, problems),
@@ -287,6 +328,53 @@ fn operator(
     }
     let values: Vec<Named> = condition.fields.into_iter().chain(x_field).chain(differs).collect();
     (operator, values)
+}
+
+/// What `x-same` says: rule and field. The first place of the sequence shares, for what a chain may begin with would else
+/// be looked at once for each value.
+fn same(kind: &str, rules: &[Named], source: &Source<'_>, problems: &mut Problems<'_>) -> Vec<(Named, Named)> {
+    let entries = source.of_rules("x-same", kind, rules, problems);
+    let (Some(key), false) = (source.entry("x-same"), entries.is_empty()) else { return Vec::new() };
+    let shares = |rule: &Named| entries.iter().any(|(named, _)| named.name == rule.name);
+    if rules.iter().filter(|rule| shares(rule)).count() < 2 {
+        let message = "a value is the same in two places of the sequence or more";
+        problems.add_help(Code::InvalidValue, key.place, message, "name two rules, or one that stands in two places");
+    } else if !rules.first().is_some_and(shares) {
+        let message = "the first of 'rules' is one of those with the same value";
+        problems.add_help(Code::Unsupported, key.place, message, "begin the sequence with a record that has it");
+    }
+    let field = |(rule, entry): (Named, &Entry)| {
+        let field = read::text(entry, problems)?.to_owned();
+        Some((rule, Named { name: field, place: entry.value.place }))
+    };
+    entries.into_iter().filter_map(field).collect()
+}
+
+/// What `x-pause` says: rule, and how long nothing counts after its record.
+fn pauses(
+    kind: &str,
+    rules: &[Named],
+    timespan: Option<TimeDelta>,
+    source: &Source<'_>,
+    problems: &mut Problems<'_>,
+) -> Vec<(Named, TimeDelta)> {
+    let mut pauses: Vec<(Named, TimeDelta)> = Vec::new();
+    for (rule, entry) in source.of_rules("x-pause", kind, rules, problems) {
+        let followed = rules.split_last().is_some_and(|(_, others)| others.iter().any(|other| other.name == rule.name));
+        if !followed && rules.iter().any(|other| other.name == rule.name) {
+            problems.add(Code::InvalidValue, entry.place, format!("nothing follows '{}'", rule.name));
+        }
+        pauses.extend(read::timespan(entry, problems).map(|pause| (rule, pause)));
+    }
+    let of_place = |place: &Named| pauses.iter().find(|(rule, _)| rule.name == place.name).map(|(_, pause)| *pause);
+    let places = rules.split_last().map_or(&[][..], |(_, others)| others);
+    let all = places.iter().filter_map(of_place).try_fold(TimeDelta::zero(), |sum, pause| sum.checked_add(&pause));
+    if let (Some(key), Some(timespan)) = (source.entry("x-pause"), timespan)
+        && all.is_none_or(|all| all > timespan)
+    {
+        problems.add(Code::InvalidValue, key.place, "the pauses are longer than the timespan: it can never hold");
+    }
+    pauses
 }
 
 /// The operators that count. Without an upper bound more records only make them truer, and they are cheaper so.

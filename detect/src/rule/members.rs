@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use chrono::TimeDelta;
 use schemas::path::Path;
 
 use super::correlation::{Correlation, Named};
 use super::document::{Body, Document};
 use super::link::{Linker, problems};
-use super::model::{Member, Operator, Stage};
+use super::model::{Member, Operator, Reads, Sequence, Stage, Step};
 use super::report::{Code, Problems, RuleErrors};
 
 /// Longest chain of correlations of correlations.
@@ -48,7 +49,9 @@ impl Linker<'_> {
         let learn = self.teachers(document, &correlation.learn, errors);
         let (rules, learn) = (rules.into_iter().collect::<Option<Vec<usize>>>()?, learn?);
         let before = errors.reports().len();
-        if let Some(twice) = (1..rules.len()).find(|at| rules[..*at].contains(&rules[*at])) {
+        let is_sequence = matches!(correlation.operator, Operator::TemporalOrdered(_));
+        let twice = (1..rules.len()).find(|at| rules[..*at].contains(&rules[*at]));
+        if let (Some(twice), false) = (twice, is_sequence) {
             let place = correlation.rules[twice].place;
             let message = "the same rule stands twice in 'rules', by its id and its name";
             problems(self.sources, document.file, errors).add(Code::Duplicate, place, message);
@@ -61,10 +64,13 @@ impl Linker<'_> {
                 super::names::check(&value.name, value.place, &mut problems);
             }
         }
+        self.check_same(document, correlation, &rules, errors);
         let operator = self.operator(document, correlation, &rules, errors)?;
         let (mut members, mut stages, mut complete) = (Vec::new(), Vec::new(), true);
         around.push(own);
-        for (named, position) in correlation.rules.iter().zip(&rules) {
+        let places = correlation.rules.iter().zip(&rules).enumerate();
+        // One that stands in several places of a sequence is one member.
+        for (_, (named, position)) in places.filter(|(at, (_, position))| !rules[..*at].contains(position)) {
             match &self.documents[*position].body {
                 Body::Detection(_) => {
                     let mut problems = problems(self.sources, document.file, errors);
@@ -124,9 +130,14 @@ impl Linker<'_> {
                 problems(self.sources, document.file, errors).add(Code::InvalidValue, document.place, message);
                 return None;
             }
-            Operator::TemporalOrdered { timespan, .. } => {
-                let members = rules.iter().map(|at| self.name(*at).to_owned()).collect();
-                Operator::TemporalOrdered { members, timespan: *timespan }
+            Operator::TemporalOrdered(Sequence { timespan, .. }) => {
+                let step = |(named, at): (&Named, &usize)| Step {
+                    rule: self.name(*at).to_owned(),
+                    same: self.same_of(correlation, *at).map(|field| field.name.clone()),
+                    pause: self.pause_of(correlation, named),
+                };
+                let steps = correlation.rules.iter().zip(rules).map(step).collect();
+                Operator::TemporalOrdered(Sequence { steps, timespan: *timespan })
             }
             // By name, however the correlation refers to them.
             Operator::NewValue(new) => {
@@ -142,6 +153,30 @@ impl Linker<'_> {
         })
     }
 
+    /// What `x-same` asks of records: fields that can be, and rules that select records.
+    fn check_same(&self, document: &Document, correlation: &Correlation, rules: &[usize], errors: &mut RuleErrors) {
+        let mut problems = problems(self.sources, document.file, errors);
+        for (_, field) in &correlation.same {
+            super::names::check(&field.name, field.place, &mut problems);
+        }
+        let is_correlation = |at: &usize| matches!(self.documents[*at].body, Body::Correlation(_));
+        if let (Some((first, _)), true) = (correlation.same.first(), rules.iter().any(is_correlation)) {
+            let message = "'x-same' compares records: all of its rules are detection rules";
+            problems.add(Code::Unsupported, first.place, message);
+        }
+    }
+
+    /// The field whose value a rule's records have in common with those of others.
+    fn same_of<'c>(&self, correlation: &'c Correlation, position: usize) -> Option<&'c Named> {
+        let of_rule = |rule: &Named| self.index.get(rule.name.as_str()) == Some(&position);
+        correlation.same.iter().find(|(rule, _)| of_rule(rule)).map(|(_, field)| field)
+    }
+
+    fn pause_of(&self, correlation: &Correlation, rule: &Named) -> TimeDelta {
+        let found = correlation.pauses.iter().find(|(other, _)| other.name == rule.name);
+        found.map_or(TimeDelta::zero(), |(_, pause)| *pause)
+    }
+
     /// A detection rule that a correlation refers to.
     fn member(
         &self,
@@ -152,6 +187,10 @@ impl Linker<'_> {
         problems: &mut Problems<'_>,
     ) -> Member {
         let paths = |names: &[Named]| names.iter().map(|named| Path::parse(&named.name)).collect();
+        let (reads, values) = match self.same_of(correlation, position) {
+            Some(field) => (Reads::Texts, paths(std::slice::from_ref(field))),
+            None => (operator.reads(), paths(&correlation.values)),
+        };
         Member {
             name: self.name(position).to_owned(),
             rule: self.name(position).to_owned(),
@@ -162,8 +201,8 @@ impl Linker<'_> {
                 .map(|named| self.group_path(correlation, named, position, problems))
                 .collect(),
             levels: Vec::new(),
-            reads: operator.reads(),
-            values: paths(&correlation.values),
+            reads,
+            values,
             weight: document.weight.as_ref().map(|named| Path::parse(&named.name)),
         }
     }
@@ -193,6 +232,10 @@ impl Linker<'_> {
         }
         // Its own problems are reported where it stands.
         let parts = self.parts(position, around, &mut RuleErrors::default())?;
+        if !inner.same.is_empty() {
+            let message = format!("'{}' has 'x-same': nothing can rest on it yet", named.name);
+            return refuse(message, named.place, errors);
+        }
         if !parts.operator.only_grows() {
             let message = format!(
                 "'{}' can be taken back by later records, so nothing can rest on it; correlations that count with \

@@ -141,8 +141,8 @@ pub enum Operator {
     ValueCount { at_least: u64, timespan: TimeDelta },
     /// At least so many distinct member rules within the timespan.
     Temporal { at_least: usize, timespan: TimeDelta },
-    /// All member rules, in this order (equal times in any order), within the timespan.
-    TemporalOrdered { members: Vec<String>, timespan: TimeDelta },
+    /// All steps, in this order (equal times in any order), within the timespan.
+    TemporalOrdered(Sequence),
     /// A measure within bounds, within the timespan, where more records may make that false again.
     Aggregate(Aggregate),
     /// A value that the group has not shown on any earlier day within the history.
@@ -200,7 +200,7 @@ impl Operator {
             Operator::EventCount { .. }
                 | Operator::ValueCount { .. }
                 | Operator::Temporal { .. }
-                | Operator::TemporalOrdered { .. }
+                | Operator::TemporalOrdered(_)
         )
     }
 
@@ -209,8 +209,8 @@ impl Operator {
         match self {
             Operator::EventCount { timespan, .. }
             | Operator::ValueCount { timespan, .. }
-            | Operator::Temporal { timespan, .. }
-            | Operator::TemporalOrdered { timespan, .. } => *timespan,
+            | Operator::Temporal { timespan, .. } => *timespan,
+            Operator::TemporalOrdered(sequence) => sequence.timespan,
             Operator::Aggregate(aggregate) => aggregate.timespan,
             Operator::Spike(spike) => spike.timespan,
             Operator::Travel(travel) => travel.timespan,
@@ -288,6 +288,37 @@ pub struct Travel {
     pub distance_km: u32,
     /// Whether something else must differ as well.
     pub must_differ: bool,
+}
+
+/// What follows on what: see `correlate/temporal_ordered.rs`, and `correlate/same.rs` where steps share a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    pub steps: Vec<Step>,
+    pub timespan: TimeDelta,
+}
+
+/// One place of a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Name of the member rule. A rule may stand in several places.
+    pub rule: String,
+    /// The field with a value that the records of all such steps have in common. All steps of a rule have it, or none;
+    /// where any does, the first one does.
+    pub same: Option<String>,
+    /// The next step's record comes at least so much later.
+    pub pause: TimeDelta,
+}
+
+impl Sequence {
+    /// Whether records of some steps have a value in common.
+    pub fn is_shared(&self) -> bool {
+        self.steps.iter().any(|step| step.same.is_some())
+    }
+
+    /// Whether the steps of a rule share the value.
+    pub fn shares(&self, rule: &str) -> bool {
+        self.steps.iter().any(|step| step.same.is_some() && step.rule == rule)
+    }
 }
 
 /// A step to take, with its command.

@@ -76,6 +76,9 @@ impl Linker<'_> {
             parts.push(alias.name.clone());
             parts.extend(fields.iter().map(|(rule, field)| format!("{}={}", rule.name, field.name)));
         }
+        parts.extend(correlation.same.iter().map(|(rule, field)| format!("same {}={}", rule.name, field.name)));
+        let pauses = correlation.pauses.iter();
+        parts.extend(pauses.map(|(rule, pause)| format!("pause {}={}", rule.name, pause.num_seconds())));
     }
 }
 
@@ -87,7 +90,7 @@ fn operator_text(operator: &Operator) -> String {
         Operator::EventCount { at_least, timespan } => format!("event_count {at_least} {}", timespan.num_seconds()),
         Operator::ValueCount { at_least, timespan } => format!("value_count {at_least} {}", timespan.num_seconds()),
         Operator::Temporal { at_least, timespan } => format!("temporal {at_least} {}", timespan.num_seconds()),
-        Operator::TemporalOrdered { timespan, .. } => format!("temporal_ordered {}", timespan.num_seconds()),
+        Operator::TemporalOrdered(sequence) => format!("temporal_ordered {}", sequence.timespan.num_seconds()),
         Operator::Aggregate(aggregate) => {
             let bounds: Vec<String> =
                 aggregate.bounds.iter().map(|bound| format!("{:?} {}", bound.comparison, bound.millionths)).collect();

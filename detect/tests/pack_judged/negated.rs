@@ -96,7 +96,7 @@ fn broken(document: &str) -> String {
                 names.reverse();
                 format!("  rules: [{}]", names.join(", "))
             }
-            Some(("timespan", _)) if document.contains("type: temporal\n") => {
+            Some(("timespan", _)) if document.contains("type: temporal\n") || reads_backwards(document) => {
                 done = true;
                 "  timespan: 1s".to_owned()
             }
@@ -106,6 +106,9 @@ fn broken(document: &str) -> String {
     }
     if is_condition {
         out.push("    )".to_owned());
+    }
+    if reads_backwards(document) {
+        out.retain(|line| !line.starts_with("  x-pause:"));
     }
     // Baselines have no condition: nobody is known for so long, nothing is so much, and no place is so far.
     let add = [
@@ -130,6 +133,12 @@ fn broken(document: &str) -> String {
     out.join("\n")
 }
 
+/// Whether a sequence is the same in the other order.
+fn reads_backwards(document: &str) -> bool {
+    let names = value(document, "  rules").map(|list| names(&list)).unwrap_or_default();
+    document.contains("type: temporal_ordered") && names.iter().eq(names.iter().rev())
+}
+
 /// Whether some test notices: of the document itself, or of a rule that refers to it.
 fn is_noticed(document: &Document, documents: &[Document]) -> bool {
     let referring = documents.iter().filter(|other| other.refers.contains(&document.name)).map(|other| other.file);
@@ -145,11 +154,16 @@ fn is_noticed(document: &Document, documents: &[Document]) -> bool {
 
 /// Whether a test of this file fails when one document is broken.
 fn fails(home: &'static str, documents: &[Document], broken_one: Option<&Document>) -> bool {
+    fails_with(home, documents, broken_one.map(|document| (document, broken(document.text))))
+}
+
+/// The same, with a document in other words.
+fn fails_with(home: &'static str, documents: &[Document], changed: Option<(&Document, String)>) -> bool {
     let files = closure(documents, home);
     let texts = rules::pack().iter().filter(|(file, _)| files.contains(file));
     let source = |(file, text): &(&str, &str)| {
-        let broken_here = broken_one.filter(|document| document.file == *file);
-        let text = broken_here.map_or((*text).to_owned(), |one| text.replace(one.text, &broken(one.text)));
+        let changed_here = changed.as_ref().filter(|(document, _)| document.file == *file);
+        let text = changed_here.map_or((*text).to_owned(), |(one, other)| text.replace(one.text, other));
         Source { file: (*file).to_owned(), text }
     };
     let rules =
@@ -186,4 +200,22 @@ fn a_rule_that_is_left_as_it_is_passes_its_tests_with_only_the_files_it_needs() 
     for (file, _) in rules::pack() {
         assert!(!fails(file, &documents, None), "{file} without any change");
     }
+}
+
+/// What joins the records of a sequence, and what it waits for, is tested like a condition.
+#[test]
+fn a_sequence_without_its_value_or_its_pause_fails_its_tests() {
+    let documents = documents();
+    let mut survived = Vec::new();
+    let mut asked = 0;
+    for document in &documents {
+        for key in ["  x-same:", "  x-pause:"].into_iter().filter(|key| document.text.contains(*key)) {
+            let lines: Vec<&str> = document.text.lines().filter(|line| !line.starts_with(key)).collect();
+            asked += 1;
+            if !fails_with(document.file, &documents, Some((document, lines.join("\n")))) {
+                survived.push(format!("{} without {key}", document.name));
+            }
+        }
+    }
+    assert!(asked > 0 && survived.is_empty(), "of {asked} these hold all the same: {survived:?}");
 }

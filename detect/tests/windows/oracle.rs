@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use detect::rule::model::{Aggregate, Measure, NewValue, Operator, Rule, Spike, Travel};
+use detect::rule::model::{Aggregate, Measure, NewValue, Operator, Rule, Sequence, Spike, Step, Travel};
 use schemas::finding::Finding;
 use schemas::json::{key_hash, key_id};
 use schemas::message::{Match, Observation};
@@ -70,6 +70,10 @@ fn of_group(rule: &Rule, mut members: Vec<Match>, observations: &[Observation]) 
     match &rule.operator {
         Operator::NewValue(parameters) => retain(&mut members, |one| new_values(parameters, observations, one)),
         Operator::Outside => retain(&mut members, |one| foreign_values(observations, one)),
+        Operator::TemporalOrdered(sequence) if sequence.is_shared() => {
+            let (spans, standing) = of_values(sequence, &members);
+            return told(rule, spans, &standing, observations);
+        }
         _ => {}
     }
     let spans = spans(&rule.operator, &members);
@@ -139,8 +143,9 @@ fn of_chain(rule: &Rule, members: Vec<Match>, observations: &[Observation]) -> V
                     Operator::Temporal { at_least, .. } => {
                         inside.iter().map(|one| &one.member).collect::<BTreeSet<_>>().len() >= *at_least
                     }
-                    Operator::TemporalOrdered { members: names, .. } => {
-                        names.last() == Some(&last.member) && ordered(&inside, last, names)
+                    Operator::TemporalOrdered(sequence) => {
+                        let step = sequence.steps.last().unwrap();
+                        step.rule == last.member && ordered(&inside, last, &sequence.steps)
                     }
                     other => panic!("{other:?}"),
                 };
@@ -178,11 +183,11 @@ fn of_chain(rule: &Rule, members: Vec<Match>, observations: &[Observation]) -> V
     told(rule, spans, &standing, observations)
 }
 
-/// Whether the names can be filled in order with distinct ids, the last of them with this one.
-fn ordered(members: &[Match], last: &Match, names: &[String]) -> bool {
-    fn fill(members: &[Match], names: &[String], until: DateTime<Utc>, taken: &mut Vec<String>) -> bool {
-        let Some((name, rest)) = names.split_last() else { return true };
-        members.iter().filter(|one| one.member == *name && one.event_time <= until).any(|one| {
+/// Whether the steps can be filled in order with distinct ids, the last of them with this one.
+fn ordered(members: &[Match], last: &Match, steps: &[Step]) -> bool {
+    fn fill(members: &[Match], steps: &[Step], until: DateTime<Utc>, taken: &mut Vec<String>) -> bool {
+        let Some((step, rest)) = steps.split_last() else { return true };
+        members.iter().filter(|one| one.member == step.rule && one.event_time + step.pause <= until).any(|one| {
             if taken.contains(&one.event_id) {
                 return false;
             }
@@ -192,7 +197,7 @@ fn ordered(members: &[Match], last: &Match, names: &[String]) -> bool {
             filled
         })
     }
-    let others = &names[..names.len() - 1];
+    let others = &steps[..steps.len() - 1];
     fill(members, others, last.event_time, &mut vec![last.event_id.clone()])
 }
 
@@ -249,7 +254,7 @@ fn spans(operator: &Operator, members: &[Match]) -> Vec<Span> {
             let names: BTreeSet<_> = window.iter().map(|one| &one.member).collect();
             names.len() >= *at_least
         }),
-        Operator::TemporalOrdered { members: names, timespan } => chains(members, names, *timespan),
+        Operator::TemporalOrdered(sequence) => chains(members, sequence),
         Operator::Travel(travel) => journeys(members, travel),
         Operator::Aggregate(aggregate) => satisfying(aggregate.timespan, &|_, members_of| {
             // Not if another window holds all of it and more.
@@ -349,14 +354,15 @@ fn weight(members: &[&Match]) -> u64 {
 
 /// First and last time of every chain there is, tried out one by one: of chains that agree in both and in their ids,
 /// one is enough.
-fn chains(members: &[Match], names: &[String], timespan: TimeDelta) -> Vec<Span> {
+fn chains(members: &[Match], sequence: &Sequence) -> Vec<Span> {
     let mut chains: BTreeSet<(Option<Span>, BTreeSet<&str>)> = BTreeSet::from([(None, BTreeSet::new())]);
-    for name in names {
+    let mut pause = TimeDelta::zero();
+    for step in &sequence.steps {
         let mut longer = BTreeSet::new();
         for (span, ids) in &chains {
-            for one in members.iter().filter(|one| one.member == *name) {
+            for one in members.iter().filter(|one| one.member == step.rule) {
                 let (first, last) = span.unwrap_or((one.event_time, one.event_time));
-                let in_order = last <= one.event_time && one.event_time - first <= timespan;
+                let in_order = last + pause <= one.event_time && one.event_time - first <= sequence.timespan;
                 let mut ids = ids.clone();
                 if in_order && ids.insert(&one.event_id) {
                     longer.insert((Some((first, one.event_time)), ids));
@@ -364,8 +370,29 @@ fn chains(members: &[Match], names: &[String], timespan: TimeDelta) -> Vec<Span>
             }
         }
         chains = longer;
+        pause = step.pause;
     }
     chains.into_iter().filter_map(|(span, _)| span).collect()
+}
+
+/// The chains of each value that records share, and the members that stand: those of sharing steps only within a chain
+/// of a value of theirs.
+fn of_values(sequence: &Sequence, members: &[Match]) -> (Vec<Span>, Vec<Match>) {
+    let is_free = |one: &Match| !sequence.shares(&one.member);
+    let mut standing: Vec<bool> = members.iter().map(is_free).collect();
+    let mut spans = Vec::new();
+    for value in members.iter().flat_map(|one| &one.values).collect::<BTreeSet<_>>() {
+        let its: Vec<Match> =
+            members.iter().filter(|one| is_free(one) || one.values.contains(value)).cloned().collect();
+        let of_value = chains(&its, sequence);
+        for (one, stands) in members.iter().zip(&mut standing).filter(|(one, _)| one.values.contains(value)) {
+            let inside = |(start, end): &Span| *start <= one.event_time && one.event_time <= *end;
+            *stands |= of_value.iter().any(inside);
+        }
+        spans.extend(of_value);
+    }
+    let standing = members.iter().zip(standing).filter(|(_, stands)| *stands).map(|(one, _)| one.clone()).collect();
+    (spans, standing)
 }
 
 /// The weights of the known days before a day.

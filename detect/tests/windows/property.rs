@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
 use detect::rule::model::{
-    Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Rule, Spike, Stage, Travel,
+    Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Rule, Sequence, Spike, Stage, Step, Travel,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -152,10 +152,17 @@ fn a_growing_operator(names: &'static [&'static str]) -> impl Strategy<Value = O
         1 => Operator::ValueCount { at_least: (number as u64).min(2), timespan },
         2 => Operator::Temporal { at_least: number.min(2), timespan },
         _ => {
-            let members = names.iter().take(number).map(|name| (*name).to_owned()).collect();
-            Operator::TemporalOrdered { members, timespan }
+            // A pause after the first of three now and then.
+            let pause = TimeDelta::minutes(i64::from(number == 3 && timespan.num_minutes() % 2 == 0));
+            let steps = names.iter().take(number).enumerate();
+            let steps = steps.map(|(at, name)| a_step(name, None, if at == 0 { pause } else { TimeDelta::zero() }));
+            Operator::TemporalOrdered(Sequence { steps: steps.collect(), timespan })
         }
     })
+}
+
+fn a_step(rule: &str, same: Option<&str>, pause: TimeDelta) -> Step {
+    Step { rule: rule.to_owned(), same: same.map(str::to_owned), pause }
 }
 
 const MINUTES: i64 = 60;
@@ -190,10 +197,40 @@ proptest! {
         story in (2..14_i64).prop_flat_map(|steps| a_story(steps, MINUTES, 0)),
         gap in minutes(),
         timespan in minutes(),
-        names in vec(0..3_u8, 1..5),
+        names in vec((0..3_u8, 0..4_i64), 1..5),
+        with_pauses in any::<bool>(),
     ) {
-        let members = names.iter().map(|name| format!("m{name}")).collect();
-        check(Operator::TemporalOrdered { members, timespan }, gap, &story);
+        let pause = |minutes: i64| TimeDelta::minutes(if with_pauses { minutes } else { 0 });
+        let steps = names.iter().map(|(name, minutes)| a_step(&format!("m{name}"), None, pause(*minutes))).collect();
+        check(Operator::TemporalOrdered(Sequence { steps, timespan }), gap, &story);
+    }
+
+    #[test]
+    fn temporal_ordered_with_the_same_value(
+        story in (2..30_i64).prop_flat_map(|steps| a_story(steps, MINUTES, 0)),
+        gap in minutes(),
+        timespan in (0..14_i64).prop_map(TimeDelta::minutes),
+        others in vec((0..3_u8, 0..4_i64), 1..4),
+        two_share in any::<bool>(),
+        with_pauses in any::<bool>(),
+    ) {
+        // The first rule shares, and m1 with it now and then; m2 never does.
+        let pause = |minutes: i64| TimeDelta::minutes(if with_pauses { minutes } else { 0 });
+        let same = |name: u8| (name == 0 || two_share && name == 1).then_some("session");
+        let names = [(0, 1)].into_iter().chain(others);
+        let steps = names.map(|(name, minutes)| a_step(&format!("m{name}"), same(name), pause(minutes))).collect();
+        let mut story = story;
+        for arrival in &mut story.arrivals {
+            let Arrival::Match(one) = arrival else { continue };
+            // As the matcher gives them: values where they are asked for, and only there.
+            let shares = same(one.member[1..].parse().unwrap()).is_some();
+            one.values = match (shares, one.values.is_empty()) {
+                (false, _) => vec![],
+                (true, true) => vec!["v0".to_owned()],
+                (true, false) => std::mem::take(&mut one.values),
+            };
+        }
+        check(Operator::TemporalOrdered(Sequence { steps, timespan }), gap, &story);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use detect::rule::model::{Least, NewValue, Operator, Rule, Spike};
+use detect::rule::model::{Least, NewValue, Operator, Rule, Sequence, Spike, Step};
 use schemas::finding::Finding;
 use schemas::message::{Match, Observation};
 
@@ -225,8 +225,15 @@ fn parse_rule(text: &str) -> Rule {
         "value_count" => Operator::ValueCount { at_least, timespan },
         "temporal" => Operator::Temporal { at_least: at_least as usize, timespan },
         "temporal_ordered" => {
-            let members = find(&words, "members").unwrap().split(',').map(str::to_owned).collect();
-            Operator::TemporalOrdered { members, timespan }
+            // `login,reset/2h,login same=login`: two hours after a reset nothing counts, and the logins share a value.
+            let same: Vec<&str> = find(&words, "same").map(|names| names.split(',').collect()).unwrap_or_default();
+            let step = |text: &str| {
+                let (rule, pause) = text.split_once('/').unwrap_or((text, "0s"));
+                let field = same.contains(&rule).then(|| "value".to_owned());
+                Step { rule: rule.to_owned(), same: field, pause: duration(pause) }
+            };
+            let steps = find(&words, "members").unwrap().split(',').map(step).collect();
+            Operator::TemporalOrdered(Sequence { steps, timespan })
         }
         "new_value" => Operator::NewValue(NewValue {
             history_days: number("history_days", 30) as u32,
