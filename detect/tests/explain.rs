@@ -335,7 +335,11 @@ fn a_sequence_that_shares_a_value_is_told_of_one_value() {
             no finding
         "#]],
     );
-    check("used_again", "", &[signed_in(0, "S"), failed, signed_in(20, "s")], &expect![[r#"
+    check(
+        "used_again",
+        "",
+        &[signed_in(0, "S"), failed, signed_in(20, "s")],
+        &expect![[r#"
         rule     used_again: Used again (t.yml:33)
         records  3
 
@@ -348,5 +352,6 @@ fn a_sequence_that_shares_a_value_is_told_of_one_value() {
 
         1 finding:
           Used again (user ana@contoso.example, mailbox unknown, ip unknown)
-    "#]]);
+    "#]],
+    );
 }

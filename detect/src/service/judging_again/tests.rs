@@ -191,10 +191,17 @@ impl Bed {
         }
     }
 
-    /// Until nothing is left to do.
-    async fn settle(&mut self) {
+    /// Until nothing is left to do. While rules are behind, workers are killed now and then.
+    async fn settle(&mut self, chance: &mut Chance) {
         let mut quiet = 0;
-        while quiet < 5 || rules_behind(&self.log).await.unwrap() > 0 {
+        loop {
+            let is_behind = rules_behind(&self.log).await.unwrap() > 0;
+            if quiet >= 5 && !is_behind {
+                return;
+            }
+            if is_behind && chance.below(5) == 0 {
+                self.restart();
+            }
             let mut moved = false;
             for partition in 0..PARTITIONS {
                 moved |= self.match_step(partition).await;
@@ -313,7 +320,7 @@ async fn a_change_of_rules_ends_in_the_same_findings_whenever_it_is_made() {
                 bed.something(&mut chance).await;
             }
         }
-        bed.settle().await;
+        bed.settle(&mut chance).await;
         assert_eq!(canonical_of(bed.standing().await), expected, "seed {seed}");
     }
 }
@@ -326,7 +333,7 @@ async fn what_reads_the_same_is_not_told_again_and_what_the_archive_does_not_say
     let old = book(&[base("x", "x"), burst(2)]);
     offer(&bed.log, &old, false).await.unwrap();
     bed.put(&records).await;
-    bed.settle().await;
+    bed.settle(&mut chance).await;
     let before = bed.standing().await;
     assert!(before.len() > 1);
     // It means something else, and selects the same.
@@ -340,7 +347,7 @@ async fn what_reads_the_same_is_not_told_again_and_what_the_archive_does_not_say
     *bed.shelf.failures.lock().unwrap() = 2;
     let told = bed.told().await.len();
     offer(&bed.log, &new, false).await.unwrap();
-    bed.settle().await;
+    bed.settle(&mut chance).await;
     assert_eq!(canonical_of(bed.standing().await), found(&new, &records));
     let all = bed.told().await;
     let again: Vec<&Finding> = all.iter().filter(|finding| finding.revision > before[&finding.id].revision).collect();
@@ -352,17 +359,18 @@ async fn what_reads_the_same_is_not_told_again_and_what_the_archive_does_not_say
 #[tokio::test]
 async fn a_rule_that_comes_later_is_told_of_the_past_and_one_that_is_as_before_is_not_read_for() {
     let mut bed = Bed::new();
-    let records = records(&mut Chance(3));
+    let mut chance = Chance(3);
+    let records = records(&mut chance);
     offer(&bed.log, &book(&[base("y", "y")]), false).await.unwrap();
     bed.put(&records).await;
-    bed.settle().await;
+    bed.settle(&mut chance).await;
     let before = bed.told().await.len();
     offer(&bed.log, &book(&[base("y", "y").replace("title: y", "title: Y")]), false).await.unwrap();
-    bed.settle().await;
+    bed.settle(&mut chance).await;
     assert_eq!(bed.told().await.len(), before, "another title is no other meaning");
     let new = book(&[base("y", "y").replace("title: y", "title: Y"), base("x", "x")]);
     offer(&bed.log, &new, false).await.unwrap();
-    bed.settle().await;
+    bed.settle(&mut chance).await;
     let (standing, expected) = (bed.standing().await, found(&new, &records));
     assert_eq!(standing.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     let later = bed.told().await.into_iter().filter(|finding| finding.rule.id == "x");
