@@ -29,12 +29,14 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStoreExt, PutPayload};
+use schemas::tenant::Tenant;
 
 use action::{Action, Format, Metadata, Protocol, Remove, TxnAction};
 pub use action::{Add, FileStatistics};
 pub(crate) use action::{CONTENT_TAG, Proof, SHA256_TAG};
 pub(crate) use checkpoint::{Hint, PROOF_FOLDER};
+pub use statement::Erasure;
 use statement::{COMMIT_SCHEMA, CommitStatement, FileStatement, PositionStatement};
 
 use crate::error::Error;
@@ -95,6 +97,8 @@ pub enum Operation {
     Optimize,
     /// Rows past their time go.
     Delete,
+    /// Rows of a person go.
+    Erase,
 }
 
 impl Operation {
@@ -104,6 +108,7 @@ impl Operation {
             Operation::Write => "WRITE",
             Operation::Optimize => "OPTIMIZE",
             Operation::Delete => "DELETE",
+            Operation::Erase => "ERASE",
         }
     }
 }
@@ -117,6 +122,8 @@ pub struct Changes {
     pub remove: Vec<String>,
     /// New positions: (source, the position this commit starts from, the next offset).
     pub positions: Vec<(String, u64, u64)>,
+    /// What is said of rows that go for good.
+    pub erasure: Option<Erasure>,
 }
 
 /// What became of a commit.
@@ -226,6 +233,7 @@ impl DeltaTable {
 
     /// Commits, if the positions are still where this commit starts from and the files that it takes out are there.
     pub async fn commit(&mut self, changes: Changes, now: DateTime<Utc>) -> Result<Outcome, Error> {
+        self.store.check().await?;
         for _ in 0..COMMIT_TRIES_MAX {
             if !self.snapshot.allows(&changes) {
                 return Ok(Outcome::Overtaken);
@@ -233,21 +241,25 @@ impl DeltaTable {
             let version = self.snapshot.version.map_or(0, |version| version + 1);
             let body = self.entry(version, &changes, now)?;
             let path = self.entry_path(version);
-            let broken = runtime::failpoint::is_broken("archive-without-put-if-absent");
-            let mode = if broken { PutMode::Overwrite } else { PutMode::Create };
-            let options = PutOptions { mode, ..PutOptions::default() };
-            match self.store.objects().put_opts(&path, PutPayload::from(body.clone()), options).await {
-                Ok(_) => {
-                    self.store.make_durable(vec![path]).await?;
-                    apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
-                    if version > 0 && version.is_multiple_of(CHECKPOINT_COMMITS) {
-                        self.write_checkpoint(now).await;
-                    }
-                    return Ok(Outcome::Committed);
+            let put = self.store.objects().put_opts(&path, PutPayload::from(body.clone()), Store::commit_options());
+            let is_ours = match put.await {
+                Ok(_) => true,
+                // A request is sent again where its answer was lost, and then finds what it has put there itself.
+                Err(object_store::Error::AlreadyExists { .. }) => {
+                    self.read_entry(version).await?.as_ref() == Some(&body)
                 }
-                Err(object_store::Error::AlreadyExists { .. }) => self.refresh().await?,
                 Err(error) => return Err(error.into()),
+            };
+            if !is_ours {
+                self.refresh().await?;
+                continue;
             }
+            self.store.make_durable(vec![path]).await?;
+            apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
+            if version > 0 && version.is_multiple_of(CHECKPOINT_COMMITS) {
+                self.write_checkpoint(now).await;
+            }
+            return Ok(Outcome::Committed);
         }
         Ok(Outcome::Overtaken)
     }
@@ -282,6 +294,21 @@ impl DeltaTable {
         Ok(doomed.len() as u64)
     }
 
+    /// Deletes every file of a tenant that left the table by a commit, however lately. Files that no commit names stay: a
+    /// writer may be about to commit them. Returns how many went.
+    pub async fn purge(&self, tenant: &Tenant) -> Result<u64, Error> {
+        let folder = format!("tenant={tenant}/");
+        let mut gone = 0;
+        for path in self.snapshot.removed.keys().filter(|path| path.starts_with(&folder)) {
+            match self.store.objects().delete(&self.location(path)).await {
+                Ok(()) => gone += 1,
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(gone)
+    }
+
     fn entry(&self, version: u64, changes: &Changes, now: DateTime<Utc>) -> Result<Bytes, Error> {
         let actions = self.actions(changes, now.timestamp_millis());
         let lines: Vec<Vec<u8>> = actions.iter().map(serde_json::to_vec).collect::<Result<_, _>>()?;
@@ -301,6 +328,7 @@ impl DeltaTable {
                 .iter()
                 .map(|(source, from, next)| PositionStatement { source: source.clone(), from: *from, next: *next })
                 .collect(),
+            erasure: changes.erasure.clone(),
             lines: lines.iter().map(|line| statement::sha256(line)).collect(),
         };
         let mut body = statement::first_line(&statement, statement::signed(&statement, &self.store)?)?;

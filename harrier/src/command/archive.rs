@@ -1,11 +1,12 @@
-//! `harrier archive`: is it whole, make it compact, give a record back.
+//! `harrier archive`: is it whole, make it compact, give a record back, take a person's data out.
+
+mod erase;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use archive::Store;
 use archive::compactor::{Compactor, Plan};
 use archive::delta::DeltaTable;
 use archive::signer::{PUBLIC_KEY_FILE, PublicKey};
@@ -15,6 +16,7 @@ use chrono::Utc;
 use runtime::clock::Clock;
 use runtime::config::Config;
 use runtime::metrics::Metrics;
+use schemas::text::escape_controls;
 
 use crate::cli::{self, ArchiveAction, Global};
 use crate::exit::Outcome;
@@ -27,22 +29,16 @@ pub async fn run(global: &Global, options: &cli::Archive, metrics: Arc<Metrics>)
         ArchiveAction::Verify { heads, public_keys } => verify(&config, heads, public_keys).await,
         ArchiveAction::Compact => compact(&config, metrics).await,
         ArchiveAction::Stats => stats(&config).await,
+        ArchiveAction::Erase(options) => erase::run(&config, options).await,
         ArchiveAction::Raw { id, tenant, sha256 } => {
             let tenant = tenant.as_ref().map(|tenant| tenant.as_str());
-            raw(&super::archive(global)?, id, tenant, &sha256.to_ascii_lowercase()).await
+            raw(&super::archive(global).await?, id, tenant, &sha256.to_ascii_lowercase()).await
         }
     }
 }
 
-/// The archive's files. Not made, if they are not there.
-fn store(config: &Config) -> anyhow::Result<Store> {
-    let folder = config.data_dir.join("archive");
-    anyhow::ensure!(folder.is_dir(), "there is no archive in {}", config.data_dir.display());
-    Ok(Store::folder(&folder)?)
-}
-
 async fn verify(config: &Config, heads: &[String], public_keys: &[PathBuf]) -> anyhow::Result<Outcome> {
-    let store = store(config)?;
+    let store = crate::store::to_read(config).await?;
     let own = [config.data_dir.join(PUBLIC_KEY_FILE)];
     let files = if public_keys.is_empty() { &own[..] } else { public_keys };
     let keys = files.iter().map(|file| PublicKey::read(file)).collect::<Result<_, _>>();
@@ -75,6 +71,11 @@ fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
             let (rows, files) = (grouped(table.retired_rows), grouped(table.retired_files));
             writeln!(out, "  {rows} rows in {files} files were past their time and are gone")?;
         }
+        for (version, erasure) in &table.erased {
+            let (rows, by, reason) =
+                (grouped(erasure.rows), escape_controls(&erasure.by), escape_controls(&erasure.reason));
+            writeln!(out, "  {rows} rows of a person were erased at version {version}, decided by {by}: {reason}")?;
+        }
         if table.unproven_commits > 0 {
             writeln!(out, "  the first {} commits are from before harrier signed: not proven", table.unproven_commits)?;
         }
@@ -86,7 +87,7 @@ fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
 }
 
 async fn compact(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
-    let store = store(config)?.signed_by(services::signer(config)?);
+    let store = crate::store::to_read(config).await?.signed_by(services::signer(config)?);
     // Now, whether or not something may still come.
     let plan = Plan { rests_after: std::time::Duration::ZERO, ..Plan::default() };
     let mut failures = 0;
@@ -106,7 +107,7 @@ async fn compact(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Outco
 }
 
 async fn stats(config: &Config) -> anyhow::Result<Outcome> {
-    let store = store(config)?;
+    let store = crate::store::to_read(config).await?;
     // A reader that has seen enough ends the command, and not with a panic.
     let mut out = std::io::stdout();
     writeln!(out, "{:<18}  {:>8}  {:>8}  {:>12}  {:>14}", "table", "commits", "files", "rows", "bytes")?;

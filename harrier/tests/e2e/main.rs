@@ -9,12 +9,14 @@
 mod bad_input;
 mod binary;
 mod compose;
+mod erase;
 mod first_rule;
 mod import;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kill;
 mod named_sql;
+mod object_store;
 mod operate;
 mod others_read_it;
 mod places;
