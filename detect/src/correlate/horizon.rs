@@ -25,8 +25,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use schemas::message::Match;
+use schemas::tenant::Tenant;
 
 use super::episode::{Episode, Verdict, restore};
 use super::finding::identity;
@@ -145,9 +146,15 @@ impl Shard {
         rows.into_vec()
     }
 
-    /// Whether nothing is remembered but what was told.
-    pub fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.sightings.days_of.is_empty()
+    /// The first day of which a member is here.
+    pub fn first_day(&self) -> Option<NaiveDate> {
+        let firsts = self.groups.values().filter_map(|group| group.members.keys().next());
+        firsts.map(|key| key.time.date_naive()).min()
+    }
+
+    /// Whose it is; not known while it is empty.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.groups.values().next().map(|group| &group.about.tenant)
     }
 
     /// The matches that came before the horizon, and are not known.
@@ -220,23 +227,26 @@ impl Shard {
         for (id, island) in thawed.islands {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let needed = needed(&group.records, cut, reach);
+            let mut again: BTreeSet<DateTime<Utc>> = BTreeSet::new();
             for key in island.brought {
                 if !needed.iter().any(|span| span.contains(key.time)) {
                     group.members.remove(&key);
                 } else if let Some(member) = group.members.get(&key) {
                     rows.member(id, key, member);
+                    again.extend(group.episode_at(key.time));
                 }
             }
             group.episodes.retain(|_, episode| episode.end >= cut);
             derive(group, rule);
-            // What is hot may have been summed up with what has gone: it is what a restart would make of it.
+            // What is hot may have been summed up with what has gone, or without what came: it is to be what a restart
+            // makes of it.
             for core in island.cores {
-                let hot: Vec<_> = group.episodes.range(core.start..=core.end).map(|(start, _)| *start).collect();
-                for start in hot {
-                    let Some(Episode { end, id, .. }) = group.episodes.remove(&start) else { continue };
-                    let again = restore(group, rule, Span { start, end }, &id);
-                    group.episodes.insert(start, again);
-                }
+                again.extend(group.episodes.range(core.start..=core.end).map(|(start, _)| *start));
+            }
+            for start in again {
+                let Some(Episode { end, id, .. }) = group.episodes.remove(&start) else { continue };
+                let hot = restore(group, rule, Span { start, end }, &id);
+                group.episodes.insert(start, hot);
             }
         }
     }
