@@ -163,13 +163,14 @@ fn form(
         _ => first_at(group, hull.start),
     };
     let Some(first) = first else { return };
-    let (mut summary, id) = match base {
-        Some((_, episode)) if before.as_ref() == Some(&first) => (episode.summary, episode.id),
+    let id = identity(rule, &group.about, &first);
+    let mut summary = match base {
+        Some((_, episode)) if episode.id == id => episode.summary,
         Some((start, episode)) => {
             turn.dismiss(start, &episode);
-            (episode.summary, identity(rule, &group.about, &first))
+            episode.summary
         }
-        None => (Summary::of(rule), identity(rule, &group.about, &first)),
+        None => Summary::of(rule),
     };
     for part in outside(hull, known) {
         let members =

@@ -20,7 +20,7 @@
 //! Cost of a batch: proportional to the neighbourhoods (±timespan) of its members, a logarithm of the state, and for
 //! each changed finding the at most [`EVIDENCE_MAX`](schemas::finding::EVIDENCE_MAX) ids it names.
 //!
-//! Nothing expires here yet: until late records can be judged from the archive, forgetting would lose findings.
+//! Members expire, because what comes late is judged from the archive: see [`horizon`].
 
 mod aggregate;
 mod chain;
@@ -28,6 +28,7 @@ mod each;
 mod episode;
 mod event_count;
 mod finding;
+mod horizon;
 mod new_value;
 mod outside;
 mod same;
@@ -46,9 +47,11 @@ mod window;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use schemas::finding::Finding;
 use schemas::message::{Match, Observation};
 
+pub use self::horizon::{Past, look_back};
 #[cfg(test)]
 pub(crate) use self::state::member_row;
 pub use self::state::{DamagedState, DamagedStateKind};
@@ -61,7 +64,7 @@ use self::state::{
 };
 use self::summary::Told;
 use self::triggers::{Learnt, Triggers};
-use self::window::{Span, undecided};
+use self::window::{Span, earlier, undecided};
 use crate::rule::model::{Operator, Rule};
 
 /// Most members of one group key. At about 500 bytes a member this is half a gigabyte: more is an attack on us or a rule
@@ -74,12 +77,14 @@ pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
 pub struct Shard {
     groups: Groups,
     sightings: Sightings,
-    /// What another meaning of the rule has told of groups that have no member yet.
+    /// What was told of groups that have no member: by another meaning of the rule, or before members were forgotten.
     told: BTreeMap<GroupId, BTreeMap<String, Record>>,
     /// Derived; kept by `new_value` and `outside`.
     triggers: Triggers,
     /// Whether what is derived has been built: that needs the rule, which a load does not have.
     ready: bool,
+    /// Groups of which something derived is out of date, because members were forgotten.
+    stale: BTreeSet<GroupId>,
     members_max: usize,
 }
 
@@ -92,6 +97,8 @@ pub struct Change {
     pub findings: Vec<Finding>,
     /// Matches refused because their group is full ([`GROUP_MEMBERS_MAX`]).
     pub limited: u64,
+    /// Findings near a late match that the archive did not give back; they stay as they were told.
+    pub incomplete: u64,
 }
 
 impl Default for Shard {
@@ -116,6 +123,7 @@ impl Shard {
             told: facts.told,
             triggers: Triggers::default(),
             ready: false,
+            stale: BTreeSet::new(),
             members_max: GROUP_MEMBERS_MAX,
         }
     }
@@ -128,13 +136,27 @@ impl Shard {
 
     /// Takes in a batch. Matches and observations that are known already change nothing.
     pub fn apply(&mut self, rule: &Rule, matches: &[Match], observations: &[Observation]) -> Change {
+        self.apply_after(rule, &Past::default(), matches, observations)
+    }
+
+    /// The same where members may have been forgotten. Every batch is told the horizon: a restart needs it.
+    pub fn apply_after(
+        &mut self,
+        rule: &Rule,
+        past: &Past<'_>,
+        matches: &[Match],
+        observations: &[Observation],
+    ) -> Change {
         if !self.ready {
-            self.prepare(rule);
+            self.prepare(rule, past.horizon);
         }
+        self.refresh(rule);
         let mut rows = Rows::default();
+        let thawed = self.thaw(rule, past, matches, &mut rows);
         let learnt = self.learn(rule, observations, &mut rows);
         let (arrivals, filled, limited) = self.admit(rule, matches, &mut rows);
         let mut verdicts = self.judge(rule, &arrivals, &learnt);
+        thawed.doubt(rule, &self.groups, &mut verdicts);
         for id in filled {
             // Every finding of the group now carries a warning.
             let starts = self.groups.get(&id).into_iter().flat_map(|group| group.episodes.keys().copied());
@@ -148,12 +170,17 @@ impl Shard {
             let context = |group: &Group, told: &Told| context(rule, &self.sightings, group, told);
             findings.extend(finding::settle(rule, (id, group), turn, fresh, context, &mut rows));
         }
-        Change { rows: rows.into_vec(), findings, limited }
+        let incomplete = thawed.incomplete;
+        self.cool(rule, past.horizon, thawed, &mut rows);
+        Change { rows: rows.into_vec(), findings, limited, incomplete }
     }
 
     /// Builds what is derived from the rows.
-    fn prepare(&mut self, rule: &Rule) {
+    fn prepare(&mut self, rule: &Rule, horizon: Option<DateTime<Utc>>) {
         self.ready = true;
+        self.stale.clear();
+        // What ended before this may have lost members, and is as it was told.
+        let cut = horizon.zip(look_back(rule)).map(|(horizon, reach)| earlier(horizon, reach));
         if looks_at_sightings(rule) {
             for (id, group) in &self.groups {
                 group.members.iter().for_each(|(key, member)| self.triggers.insert(*id, *key, member));
@@ -178,7 +205,8 @@ impl Shard {
                 episode::rebuild(group, rule);
                 continue;
             }
-            let standing = group.records.iter().filter(|(_, record)| record.status.stands() && record.is_by(rule));
+            let is_whole = |record: &Record| record.is_by(rule) && cut.is_none_or(|cut| record.end >= cut);
+            let standing = group.records.iter().filter(|(_, record)| record.status.stands() && is_whole(record));
             let episodes = standing.map(|(id, record)| {
                 let hull = Span { start: record.start, end: record.end };
                 (hull.start, episode::restore(group, rule, hull, id))
@@ -205,10 +233,9 @@ impl Shard {
         for matched in matches {
             let id = group_id(&matched.group);
             let group = self.groups.entry(id).or_insert_with(|| {
-                let about = About { tenant: matched.tenant.clone(), key: matched.group.clone(), limited: false };
+                let about = About::of(matched);
                 rows.group(id, &about);
-                let records = self.told.remove(&id).unwrap_or_default();
-                Box::new(Group { records, ..Group::new(about) })
+                Box::new(Group { records: self.told.remove(&id).unwrap_or_default(), ..Group::new(about) })
             });
             let key = MemberKey::of(matched);
             let full = group.members.len() >= self.members_max;

@@ -32,6 +32,9 @@ use crate::rule::model::Rule;
 /// First byte of every row's value. A reader refuses what it does not know.
 const VERSION: u8 = 1;
 
+/// The same of members that were brought back: a reader of version 1 would take them for judged.
+const VERSION_OF_BROUGHT: u8 = 2;
+
 pub(super) type GroupId = u128;
 
 /// A member's place: event time, then a hash of what tells members of one moment apart.
@@ -84,6 +87,9 @@ pub(super) struct Member {
     pub received: DateTime<Utc>,
     #[serde(rename = "n")]
     pub notify: bool,
+    /// That it came from the archive for others to be judged by, and not by itself: its own match may still be on its way.
+    #[serde(rename = "b", default, skip_serializing_if = "std::ops::Not::not")]
+    pub brought: bool,
     /// Whether it counts at all: operators with a history take known values out again. Derived.
     #[serde(skip, default = "yes")]
     pub stands: bool,
@@ -111,6 +117,7 @@ impl Member {
             fields: serde_json::value::to_raw_value(&matched.fields).unwrap_or_else(|_| RawValue::NULL.to_owned()),
             received: matched.received,
             notify: matched.notify,
+            brought: false,
             stands: true,
             remarkable: None,
         }
@@ -196,6 +203,12 @@ pub(super) struct About {
     pub limited: bool,
 }
 
+impl About {
+    pub fn of(matched: &Match) -> About {
+        About { tenant: matched.tenant.clone(), key: matched.group.clone(), limited: false }
+    }
+}
+
 impl Group {
     pub fn new(about: About) -> Group {
         Group {
@@ -236,11 +249,23 @@ pub(super) struct Rows(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
 
 impl Rows {
     pub fn member(&mut self, group: GroupId, key: MemberKey, member: &Member) {
-        self.0.insert(member_row(group, key.time, key.tie), Some(encode(member)));
+        let mut value = encode(member);
+        if let (true, Some(version)) = (member.brought, value.first_mut()) {
+            *version = VERSION_OF_BROUGHT;
+        }
+        self.0.insert(member_row(group, key.time, key.tie), Some(value));
+    }
+
+    pub fn no_member(&mut self, group: GroupId, key: MemberKey) {
+        self.0.insert(member_row(group, key.time, key.tie), None);
     }
 
     pub fn group(&mut self, group: GroupId, about: &About) {
         self.0.insert(prefixed(b'g', &group.to_be_bytes()), Some(encode(about)));
+    }
+
+    pub fn no_group(&mut self, group: GroupId) {
+        self.0.insert(prefixed(b'g', &group.to_be_bytes()), None);
     }
 
     pub fn sighting(&mut self, value: u128, day: NaiveDate) {
@@ -276,7 +301,7 @@ pub struct DamagedState {
 pub enum DamagedStateKind {
     #[error("its key is not one of ours")]
     Key,
-    #[error("it is of version {0:?}, this program reads version {VERSION}")]
+    #[error("it is of version {0:?}, this program reads versions {VERSION} and {VERSION_OF_BROUGHT}")]
     Version(Option<u8>),
     #[error("its value cannot be read: {0}")]
     Value(#[from] serde_json::Error),
@@ -289,7 +314,7 @@ pub enum DamagedStateKind {
 pub(super) struct Facts {
     pub groups: Groups,
     pub sightings: Sightings,
-    /// What was told of groups that have no member yet, because the rule means something else now.
+    /// What was told of groups that have no member: the rule means something else now, or members were forgotten.
     pub told: BTreeMap<GroupId, BTreeMap<String, Record>>,
 }
 
@@ -300,7 +325,7 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
     let mut records: BTreeMap<GroupId, BTreeMap<String, Record>> = BTreeMap::new();
     for (key, value) in rows {
         let damaged = |kind| DamagedState { row: hex(&key), kind };
-        let Some((&VERSION, value)) = value.split_first() else {
+        let Some((&(VERSION | VERSION_OF_BROUGHT), value)) = value.split_first() else {
             return Err(damaged(DamagedStateKind::Version(value.first().copied())));
         };
         let row = Key::parse(&key).ok_or_else(|| damaged(DamagedStateKind::Key))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use detect::correlate::{Change, Shard};
+use detect::correlate::{Change, Past, Shard, look_back};
 use detect::rule::model::{Kind, Needs, Operator, Rule};
 use detect::rule::text::Template;
 use schemas::finding::{Finding, Level};
@@ -48,27 +48,59 @@ pub fn rule(operator: Operator, gap: TimeDelta) -> Rule {
     }
 }
 
+/// How late matches are judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Thaw {
+    AsAsked,
+    /// Broken on purpose.
+    Not,
+    /// Broken on purpose: only what shares a window with them.
+    NearOnly,
+}
+
 /// A shard under test.
 pub struct Runner {
     pub rule: Rule,
     shard: Shard,
-    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What may have been forgotten, and the archive that has it.
+    pub horizon: Option<DateTime<Utc>>,
+    pub archive: Vec<Match>,
+    pub thaw: Thaw,
+    /// How many batches asked the archive.
+    pub thaws: usize,
     /// Newest revision of every finding.
     pub findings: BTreeMap<String, Finding>,
 }
 
 impl Runner {
     pub fn new(rule: Rule) -> Runner {
-        Runner { rule, shard: Shard::default(), rows: BTreeMap::new(), findings: BTreeMap::new() }
+        Runner {
+            rule,
+            shard: Shard::default(),
+            rows: BTreeMap::new(),
+            horizon: None,
+            archive: Vec::new(),
+            thaw: Thaw::AsAsked,
+            thaws: 0,
+            findings: BTreeMap::new(),
+        }
     }
 
     /// Applies a batch, checks what must hold of every change, and returns it.
     pub fn apply(&mut self, matches: &[Match], observations: &[Observation]) -> Change {
         let mut restarted = Shard::load(self.rows.clone()).unwrap();
-        let after_restart = restarted.apply(&self.rule, matches, observations);
-        let change = self.shard.apply(&self.rule, matches, observations);
+        let archived = self.ask(&restarted, matches);
+        assert_eq!(archived, self.ask(&self.shard, matches));
+        self.thaws += usize::from(archived.is_some());
+        let archived = archived.unwrap_or_default();
+        let past = Past { horizon: self.horizon, archived: &archived };
+        let after_restart = restarted.apply_after(&self.rule, &past, matches, observations);
+        let change = self.shard.apply_after(&self.rule, &past, matches, observations);
         assert_eq!(after_restart, change, "a restart before this batch changes it");
-        let again = self.shard.apply(&self.rule, matches, observations);
+        assert_eq!(self.ask(&self.shard, matches), None, "what has been judged is asked for again");
+        let past = Past { archived: &[], ..past };
+        let again = self.shard.apply_after(&self.rule, &past, matches, observations);
         assert_eq!(again, Change::default(), "the same batch twice changes something");
         for (key, value) in &change.rows {
             match value {
@@ -92,6 +124,43 @@ impl Runner {
             assert!(self.findings.contains_key(successor), "a successor that was never told");
         }
         change
+    }
+
+    /// What the archive says of what the shard asks for; none if it asks for nothing.
+    fn ask(&self, shard: &Shard, matches: &[Match]) -> Option<Vec<Match>> {
+        let horizon = self.horizon?;
+        let mut asked = shard.missing(&self.rule, horizon, matches);
+        if asked.is_empty() {
+            return None;
+        }
+        match self.thaw {
+            Thaw::AsAsked => {}
+            Thaw::Not => asked.clear(),
+            Thaw::NearOnly => {
+                let late = matches.iter().filter(|one| one.event_time < horizon);
+                let timespan = self.rule.operator.timespan();
+                asked = late.map(|one| (one.event_time - timespan, one.event_time + timespan)).collect();
+            }
+        }
+        let is_asked =
+            |one: &&Match| asked.iter().any(|(start, end)| *start <= one.event_time && one.event_time <= *end);
+        Some(self.archive.iter().filter(is_asked).cloned().collect())
+    }
+
+    /// Forgets what nothing from the horizon on needs, but for what is `kept`. Returns how many rows went.
+    pub fn forget(&mut self, kept: impl Fn(&[u8]) -> bool) -> usize {
+        let (Some(reach), Some(horizon)) = (look_back(&self.rule), self.horizon) else { return 0 };
+        let mut restarted = Shard::load(self.rows.clone()).unwrap();
+        let gone = self.shard.forget(reach, horizon, &kept);
+        assert_eq!(restarted.forget(reach, horizon, &kept), gone, "a restart before forgetting changes it");
+        for (key, value) in &gone {
+            assert!(value.is_none() && self.rows.remove(key).is_some());
+        }
+        gone.len()
+    }
+
+    pub fn entries(&self) -> usize {
+        self.shard.entries()
     }
 
     /// From here on, a shard that was loaded from rows.

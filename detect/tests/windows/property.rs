@@ -16,7 +16,7 @@ use super::oracle;
 
 /// One arrival.
 #[derive(Clone, Debug)]
-enum Arrival {
+pub enum Arrival {
     Match(Box<Match>),
     Observation(Observation),
 }
@@ -24,9 +24,9 @@ enum Arrival {
 /// A set of arrivals in some order with some of them twice; at each one, whether a batch ends there (1) and the shard is
 /// restarted (2).
 #[derive(Clone, Debug)]
-struct Story {
-    arrivals: Vec<Arrival>,
-    ends: Vec<u8>,
+pub struct Story {
+    pub arrivals: Vec<Arrival>,
+    pub ends: Vec<u8>,
 }
 
 /// A match at a step of `grain` seconds. Few ids, so that variants (one id, another content or time) are common.
@@ -69,11 +69,11 @@ fn an_observation() -> impl Strategy<Value = Observation> {
 }
 
 /// What tells a member from others; a record's payload is a function of it.
-fn key(one: &Match) -> (chrono::DateTime<Utc>, String, u64, String, Vec<String>) {
+pub fn key(one: &Match) -> (chrono::DateTime<Utc>, String, u64, String, Vec<String>) {
     (one.event_time, one.event_id.clone(), one.content, one.member.clone(), one.group.clone())
 }
 
-fn a_story(steps: i64, grain: i64, observations: usize) -> impl Strategy<Value = Story> {
+pub fn a_story(steps: i64, grain: i64, observations: usize) -> impl Strategy<Value = Story> {
     let set = (vec(a_match(steps, grain), 0..24), vec(an_observation(), 0..=observations));
     set.prop_flat_map(|(matches, observations)| {
         let matches: BTreeMap<_, Match> = matches.into_iter().map(|one| (key(&one), one)).collect();
@@ -116,7 +116,7 @@ fn check_rule(rule: Rule, story: &Story) {
 }
 
 /// A correlation of correlations: `top` over `a`, over `b/a` and over a rule of its own, each stage in groups of its own.
-fn check_chain(top: Operator, stages: [Operator; 3], gap: TimeDelta, story: &Story) {
+pub fn chain_of(top: Operator, stages: [Operator; 3], gap: TimeDelta, story: &Story) -> (Rule, Story) {
     let names = ["a", "b/a", "b"];
     let exposes = [vec![1], vec![0], vec![0]];
     let stages = names.into_iter().zip(stages).zip(exposes);
@@ -138,7 +138,54 @@ fn check_chain(top: Operator, stages: [Operator; 3], gap: TimeDelta, story: &Sto
     }
     let mut rule = rule(top, gap);
     rule.stages = stages;
-    check_rule(rule, &story);
+    (rule, story)
+}
+
+/// Values that a measure can be taken of.
+pub fn measured(measure: Measure, mut story: Story) -> Story {
+    if matches!(measure, Measure::Sum | Measure::Average | Measure::Percentile(_)) {
+        for arrival in &mut story.arrivals {
+            if let Arrival::Match(one) = arrival {
+                let numbers: Vec<String> = one.values.iter().map(|value| format!("{}.5", &value[1..])).collect();
+                one.values = if numbers.is_empty() { vec!["-2".to_owned()] } else { vec![numbers.join(" ")] };
+            }
+        }
+    }
+    story
+}
+
+pub fn a_measure() -> impl Strategy<Value = Measure> {
+    prop_oneof![
+        Just(Measure::Events),
+        Just(Measure::Values),
+        Just(Measure::Rules),
+        Just(Measure::Sum),
+        Just(Measure::Average),
+        Just(Measure::Share),
+        (1..=100_i64).prop_map(|p| Measure::Percentile(p * 1_000_000)),
+    ]
+}
+
+pub fn aggregate_of(measure: Measure, bounds: &[(usize, i128)], timespan: TimeDelta) -> Operator {
+    use Comparison::*;
+    let comparisons = [Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual];
+    let scale = if measure == Measure::Share { 10_000_000 } else { 500_000 };
+    let bound = |(at, number): &(usize, i128)| Bound { comparison: comparisons[*at], millionths: number * scale };
+    Operator::Aggregate(Aggregate { measure, bounds: bounds.iter().map(bound).collect(), timespan })
+}
+
+/// Places along the equator, some 1,110 km apart, of two computers and one that is not told.
+pub fn placed(mut story: Story) -> Story {
+    let place = |value: &String| {
+        let number: u8 = value[1..].parse().unwrap();
+        let computer = ["", "a", "b"][usize::from(number % 3)];
+        format!("0.0000 {}.0000 {}|{computer}", 10 * (number % 3), 100 * (number / 2))
+    };
+    for arrival in &mut story.arrivals {
+        let Arrival::Match(one) = arrival else { continue };
+        one.values = vec![place(one.values.first().unwrap_or(&"v0".to_owned()))];
+    }
+    story
 }
 
 fn minutes() -> impl Strategy<Value = TimeDelta> {
@@ -146,8 +193,8 @@ fn minutes() -> impl Strategy<Value = TimeDelta> {
 }
 
 /// An operator that others can rest on.
-fn a_growing_operator(names: &'static [&'static str]) -> impl Strategy<Value = Operator> {
-    (minutes(), 1..4_usize, 0..4_u8).prop_map(|(timespan, number, kind)| match kind {
+pub fn a_growing_operator(names: &'static [&'static str], minutes: i64) -> impl Strategy<Value = Operator> {
+    ((0..minutes).prop_map(TimeDelta::minutes), 1..4_usize, 0..4_u8).prop_map(|(timespan, number, kind)| match kind {
         0 => Operator::EventCount { at_least: number as u64, timespan },
         1 => Operator::ValueCount { at_least: (number as u64).min(2), timespan },
         2 => Operator::Temporal { at_least: number.min(2), timespan },
@@ -161,11 +208,11 @@ fn a_growing_operator(names: &'static [&'static str]) -> impl Strategy<Value = O
     })
 }
 
-fn a_step(rule: &str, same: Option<&str>, pause: TimeDelta) -> Step {
+pub fn a_step(rule: &str, same: Option<&str>, pause: TimeDelta) -> Step {
     Step { rule: rule.to_owned(), same: same.map(str::to_owned), pause }
 }
 
-const MINUTES: i64 = 60;
+pub const MINUTES: i64 = 60;
 const HOURS: i64 = 3600;
 
 proptest! {
@@ -238,38 +285,26 @@ proptest! {
         story in a_story(30, MINUTES, 0),
         gap in minutes(),
         timespan in minutes(),
-        measure in prop_oneof![
-            Just(Measure::Events), Just(Measure::Values), Just(Measure::Rules), Just(Measure::Sum),
-            Just(Measure::Average), Just(Measure::Share), (1..=100_i64).prop_map(|p| Measure::Percentile(p * 1_000_000)),
-        ],
+        measure in a_measure(),
         bounds in vec((0..6_usize, 0..12_i128), 1..3),
     ) {
-        use Comparison::*;
-        let comparisons = [Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual];
-        let scale = if measure == Measure::Share { 10_000_000 } else { 500_000 };
-        let bound = |(at, number): &(usize, i128)| Bound { comparison: comparisons[*at], millionths: number * scale };
-        let bounds = bounds.iter().map(bound).collect();
-        let mut story = story;
-        if matches!(measure, Measure::Sum | Measure::Average | Measure::Percentile(_)) {
-            for arrival in &mut story.arrivals {
-                if let Arrival::Match(one) = arrival {
-                    let numbers: Vec<String> = one.values.iter().map(|value| format!("{}.5", &value[1..])).collect();
-                    one.values = if numbers.is_empty() { vec!["-2".to_owned()] } else { vec![numbers.join(" ")] };
-                }
-            }
-        }
-        check(Operator::Aggregate(Aggregate { measure, bounds, timespan }), gap, &story);
+        check(aggregate_of(measure, &bounds, timespan), gap, &measured(measure, story));
     }
 
     #[test]
     fn chain(
         story in (2..30_i64).prop_flat_map(|steps| a_story(steps, MINUTES, 0)),
         gap in minutes(),
-        top in a_growing_operator(&["m0", "a", "b"]),
-        inner in (a_growing_operator(&["m0", "m1"]), a_growing_operator(&["m2", "m1"]), a_growing_operator(&["a", "m1", "a"])),
+        top in a_growing_operator(&["m0", "a", "b"], 8),
+        inner in (
+            a_growing_operator(&["m0", "m1"], 8),
+            a_growing_operator(&["m2", "m1"], 8),
+            a_growing_operator(&["a", "m1", "a"], 8),
+        ),
     ) {
         let (a, b_a, b) = inner;
-        check_chain(top, [a, b_a, b], gap, &story);
+        let (rule, story) = chain_of(top, [a, b_a, b], gap, &story);
+        check_rule(rule, &story);
     }
 
     #[test]
@@ -292,24 +327,13 @@ proptest! {
         (hours, speed_kmh, distance_km) in (0..8_i64, 1..5_u32, 0..4_u32),
         must_differ in any::<bool>(),
     ) {
-        let mut story = story;
-        // Places along the equator, some 1,110 km apart, of two computers and one that is not told.
-        let place = |value: &String| {
-            let number: u8 = value[1..].parse().unwrap();
-            let computer = ["", "a", "b"][usize::from(number % 3)];
-            format!("0.0000 {}.0000 {}|{computer}", 10 * (number % 3), 100 * (number / 2))
-        };
-        for arrival in &mut story.arrivals {
-            let Arrival::Match(one) = arrival else { continue };
-            one.values = vec![place(one.values.first().unwrap_or(&"v0".to_owned()))];
-        }
         let travel = Travel {
             timespan: TimeDelta::hours(hours),
             speed_kmh: speed_kmh * 400,
             distance_km: distance_km * 500,
             must_differ,
         };
-        check(Operator::Travel(travel), gap * 20, &story);
+        check(Operator::Travel(travel), gap * 20, &placed(story));
     }
 
     #[test]
@@ -333,6 +357,6 @@ proptest! {
 }
 
 /// `PROPTEST_CASES` asks for more.
-fn cases() -> u32 {
+pub fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(192)
 }

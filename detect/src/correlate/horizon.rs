@@ -1,0 +1,379 @@
+//! State that expires, and late records that are judged all the same: beyond the horizon the archive is the state.
+//!
+//! The guarantee: what stands is a function of the set of matches, whatever was forgotten and when.
+//!
+//! Only operators whose look-back is short forget ([`look_back`]): those that compare with a history of months keep it.
+//! For the others let `reach` be the look-back and `horizon` the latest moment that members were ever forgotten by:
+//!
+//! * A member is forgotten if it lies more than `reach` before the horizon, and not within `reach` of an episode that
+//!   ends later than that. So nothing at or after the horizon can touch anything that is not whole: its windows, what
+//!   they are compared with and the episodes they join lie within `reach`. What is *hot* is whole.
+//! * Findings' records stay. They tell where the *cold* episodes lie, and no revision is given twice. Of a group without
+//!   members nothing else stays.
+//! * A match before the horizon is late. What lies within `reach` of it, with the whole of every episode that begins or
+//!   ends there, is its *island*; [`Shard::missing`] says which time the archive must be asked for: the islands and what
+//!   their windows are compared with. The members that are still here and those of the archive are together all there
+//!   ever were. With them the cold episodes of the island are what they were, and the match is judged like any other.
+//! * Then what was brought back goes again, unless a hot episode now needs it.
+//!
+//! The archive may be ahead: it may hold records whose matches are still on their way here, and those of this very batch.
+//! So what is brought is never taken for judged. It is looked at, and it is judged when its match arrives: a match is
+//! known only if it came itself.
+//!
+//! A cold episode whose first or last member the archive does not give back (it was kept for less time) stays as it was
+//! told; the late match is judged without it, and [`Change::incomplete`] counts it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use schemas::message::Match;
+use schemas::tenant::Tenant;
+
+use super::episode::{Episode, Verdict, restore};
+use super::finding::identity;
+use super::state::{About, Group, GroupId, Member, MemberKey, Record, Rows, group_id};
+use super::window::{Span, earlier, later, within};
+use super::{Shard, aggregate, chain};
+use crate::rule::model::{Operator, Rule};
+
+/// What a shard may have forgotten, and what the archive has of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Past<'p> {
+    /// Members before this moment may be gone. None: nothing was ever forgotten.
+    pub horizon: Option<DateTime<Utc>>,
+    /// What the archive has of the stretches that [`Shard::missing`] named, in any order; more than that does no harm.
+    pub archived: &'p [Match],
+}
+
+/// How far from a match whatever it may change can lie, and what that is compared with; twice over, so that each step
+/// of the way is covered from either end. None where a rule compares with a history: that is not forgotten.
+pub fn look_back(rule: &Rule) -> Option<TimeDelta> {
+    match &rule.operator {
+        Operator::NewValue(_) | Operator::Outside | Operator::Spike(_) => return None,
+        // What is known by the value it shares is not brought back yet.
+        Operator::TemporalOrdered(sequence) if sequence.is_shared() => return None,
+        Operator::Each
+        | Operator::EventCount { .. }
+        | Operator::ValueCount { .. }
+        | Operator::Temporal { .. }
+        | Operator::TemporalOrdered(_)
+        | Operator::Travel(_)
+        | Operator::Aggregate(_) => {}
+    }
+    let mut windows = rule.operator.timespan().checked_add(&rule.gap)?;
+    for stage in &rule.stages {
+        windows = windows.checked_add(&stage.operator.timespan())?;
+    }
+    windows.checked_mul(2)
+}
+
+/// The late matches of each group.
+type Late<'m> = BTreeMap<GroupId, Vec<&'m Match>>;
+
+/// What was brought back for the late matches of one group.
+#[derive(Debug)]
+pub(super) struct Island {
+    /// When the late matches are.
+    late: Vec<DateTime<Utc>>,
+    cores: Vec<Span>,
+    brought: Vec<MemberKey>,
+}
+
+/// By group; and how many cold episodes the archive did not give back.
+#[derive(Debug, Default)]
+pub(super) struct Thawed {
+    islands: BTreeMap<GroupId, Island>,
+    pub incomplete: u64,
+}
+
+impl Shard {
+    /// The stretches of time, both ends inside, that the archive must be asked for before these matches can be applied.
+    /// None if nothing that may be forgotten is near them.
+    pub fn missing(
+        &self,
+        rule: &Rule,
+        horizon: DateTime<Utc>,
+        matches: &[Match],
+    ) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+        let Some(reach) = look_back(rule) else { return Vec::new() };
+        let none = BTreeMap::new();
+        let spans = self.late(horizon, matches).into_iter().flat_map(|(id, late)| {
+            let told = self.told.get(&id).unwrap_or(&none);
+            let records = self.groups.get(&id).map_or(told, |group| &group.records);
+            widened(&cores(rule, records, &late, reach), reach)
+        });
+        let before = |span: Span| Span { end: span.end.min(horizon), ..span };
+        merged(spans.map(before).collect()).into_iter().map(|span| (span.start, span.end)).collect()
+    }
+
+    /// Drops the members that nothing from `horizon` on needs, but for those whose row is `kept`. Returns the rows to
+    /// delete. `reach`: the [`look_back`] of the shard's rule.
+    pub fn forget(
+        &mut self,
+        reach: TimeDelta,
+        horizon: DateTime<Utc>,
+        kept: impl Fn(&[u8]) -> bool,
+    ) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let cut = earlier(horizon, reach);
+        let mut rows = Rows::default();
+        let mut chains = Vec::new();
+        for (id, group) in &mut self.groups {
+            let needed = needed(&group.records, cut, reach);
+            let old = group.members.range(..MemberKey::first_at(cut)).map(|(key, _)| *key);
+            let gone: Vec<MemberKey> = old
+                .filter(|key| !needed.iter().any(|span| span.contains(key.time)))
+                .filter(|key| !kept(&super::state::member_row(*id, key.time, key.tie)))
+                .collect();
+            for key in &gone {
+                group.members.remove(key);
+                rows.no_member(*id, *key);
+            }
+            if !gone.is_empty() {
+                let Group { members, windows, .. } = &mut **group;
+                windows.retain(|anchor, _| within(members, Span::at(*anchor)).next().is_some());
+                chains.push(*id);
+            }
+            group.episodes.retain(|_, episode| episode.end >= cut);
+            if is_empty(group) {
+                rows.no_group(*id);
+            }
+        }
+        for (id, group) in self.groups.extract_if(.., |_, group| is_empty(group)) {
+            if !group.records.is_empty() {
+                self.told.insert(id, group.records);
+            }
+        }
+        // What is derived of a correlation of correlations needs the rule.
+        self.stale.extend(chains);
+        rows.into_vec()
+    }
+
+    /// The first day of which a member is here.
+    pub fn first_day(&self) -> Option<NaiveDate> {
+        let firsts = self.groups.values().filter_map(|group| group.members.keys().next());
+        firsts.map(|key| key.time.date_naive()).min()
+    }
+
+    /// Whose it is; not known while it is empty.
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.groups.values().next().map(|group| &group.about.tenant)
+    }
+
+    /// The matches that came before the horizon, and are not known.
+    fn late<'m>(&self, horizon: DateTime<Utc>, matches: &'m [Match]) -> Late<'m> {
+        let mut late = Late::new();
+        for matched in matches.iter().filter(|matched| matched.event_time < horizon) {
+            let id = group_id(&matched.group);
+            let known = self.groups.get(&id).and_then(|group| group.members.get(&MemberKey::of(matched)));
+            if known.is_none_or(|member| member.brought) {
+                late.entry(id).or_default().push(matched);
+            }
+        }
+        late
+    }
+
+    /// Brings back what the late matches among these need.
+    pub(super) fn thaw(&mut self, rule: &Rule, past: &Past<'_>, matches: &[Match], rows: &mut Rows) -> Thawed {
+        let mut thawed = Thawed::default();
+        let (Some(horizon), Some(reach)) = (past.horizon, look_back(rule)) else { return thawed };
+        let late = self.late(horizon, matches);
+        if late.is_empty() {
+            return thawed;
+        }
+        let mut archived: Late<'_> = BTreeMap::new();
+        for matched in past.archived.iter().filter(|matched| matched.event_time < horizon) {
+            let id = group_id(&matched.group);
+            if late.contains_key(&id) {
+                archived.entry(id).or_default().push(matched);
+            }
+        }
+        let cut = earlier(horizon, reach);
+        for (id, late) in late {
+            let group = self.groups.entry(id).or_insert_with(|| {
+                let about = About::of(late[0]);
+                rows.group(id, &about);
+                Box::new(Group { records: self.told.remove(&id).unwrap_or_default(), ..Group::new(about) })
+            });
+            let cores = cores(rule, &group.records, &late, reach);
+            let arriving: BTreeSet<MemberKey> = late.iter().map(|matched| MemberKey::of(matched)).collect();
+            let asked = widened(&cores, reach);
+            let mut brought = Vec::new();
+            for matched in archived.remove(&id).unwrap_or_default() {
+                let key = MemberKey::of(matched);
+                if asked.iter().any(|span| span.contains(key.time)) && !group.members.contains_key(&key) {
+                    group.members.insert(key, Box::new(Member { brought: true, ..Member::of(matched) }));
+                    brought.push(key);
+                }
+            }
+            // What was told may have been told with what arrives now.
+            derive(group, rule);
+            thawed.incomplete += revive(group, rule, &cores, cut);
+            let before = group.members.len();
+            for key in &arriving {
+                group.members.remove(key);
+            }
+            brought.retain(|key| !arriving.contains(key));
+            if group.members.len() < before {
+                derive(group, rule);
+            }
+            let late = late.iter().map(|matched| matched.event_time).collect();
+            thawed.islands.insert(id, Island { late, cores, brought });
+        }
+        thawed
+    }
+
+    /// Lets what was brought back go again, but for what is hot now.
+    pub(super) fn cool(&mut self, rule: &Rule, horizon: Option<DateTime<Utc>>, thawed: Thawed, rows: &mut Rows) {
+        let (Some(horizon), Some(reach)) = (horizon, look_back(rule)) else { return };
+        let cut = earlier(horizon, reach);
+        for (id, island) in thawed.islands {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let needed = needed(&group.records, cut, reach);
+            let mut again: BTreeSet<DateTime<Utc>> = BTreeSet::new();
+            for key in island.brought {
+                if !needed.iter().any(|span| span.contains(key.time)) {
+                    group.members.remove(&key);
+                } else if let Some(member) = group.members.get(&key) {
+                    rows.member(id, key, member);
+                    again.extend(group.episode_at(key.time));
+                }
+            }
+            group.episodes.retain(|_, episode| episode.end >= cut);
+            derive(group, rule);
+            // What is hot may have been summed up with what has gone, or without what came: it is to be what a restart
+            // makes of it.
+            for core in island.cores {
+                again.extend(group.episodes.range(core.start..=core.end).map(|(start, _)| *start));
+            }
+            for start in again {
+                let Some(Episode { end, id, .. }) = group.episodes.remove(&start) else { continue };
+                let hot = restore(group, rule, Span { start, end }, &id);
+                group.episodes.insert(start, hot);
+            }
+        }
+    }
+
+    /// Builds what is derived of groups that have lost members.
+    pub(super) fn refresh(&mut self, rule: &Rule) {
+        for id in std::mem::take(&mut self.stale) {
+            if let Some(group) = self.groups.get_mut(&id).filter(|_| !rule.stages.is_empty()) {
+                derive(group, rule);
+            }
+        }
+    }
+}
+
+impl Thawed {
+    /// What more records can make false is judged anew all over the island: what stood there was told with records that
+    /// are judged only now, or without them.
+    pub(super) fn doubt(&self, rule: &Rule, groups: &super::Groups, verdicts: &mut BTreeMap<GroupId, Verdict>) {
+        let Operator::Aggregate(parameters) = &rule.operator else { return };
+        for (id, island) in &self.islands {
+            let Some(group) = groups.get(id) else { continue };
+            let verdict = verdicts.entry(*id).or_default();
+            for core in &island.cores {
+                verdict
+                    .withdrawn
+                    .extend(group.episodes.range(core.start..=core.end).map(|(start, _)| Span::at(*start)));
+            }
+            for time in &island.late {
+                let near = Span { start: earlier(*time, parameters.timespan), end: later(*time, parameters.timespan) };
+                verdict.satisfied.extend(aggregate::standing(group, near));
+            }
+        }
+    }
+}
+
+/// Builds what is kept beside members and episodes.
+fn derive(group: &mut Group, rule: &Rule) {
+    if !rule.stages.is_empty() {
+        group.chain = chain::Chain::default();
+        chain::prepare(group, rule);
+    } else if let Operator::Aggregate(parameters) = &rule.operator {
+        group.windows.clear();
+        aggregate::prepare(group, parameters);
+    }
+}
+
+/// Puts the cold episodes of an island back. Returns how many the archive did not give back.
+fn revive(group: &mut Group, rule: &Rule, cores: &[Span], cut: DateTime<Utc>) -> u64 {
+    group.episodes.retain(|_, episode| episode.end >= cut);
+    let mut incomplete = 0;
+    let mut revived = Vec::new();
+    for (id, record) in &group.records {
+        let hull = hull(record);
+        if !is_standing(rule, record) || hull.end >= cut || !cores.iter().any(|core| overlap(*core, hull)) {
+            continue;
+        }
+        if is_whole(group, rule, hull, id) {
+            revived.push((hull.start, restore(group, rule, hull, id)));
+        } else {
+            incomplete += 1;
+        }
+    }
+    group.episodes.extend(revived);
+    incomplete
+}
+
+/// Whether an episode's first and last members are there.
+fn is_whole(group: &Group, rule: &Rule, hull: Span, id: &str) -> bool {
+    let mut first =
+        within(&group.members, Span::at(hull.start)).map(|(_, member)| (hull.start, member.event_id.clone()));
+    first.any(|first| identity(rule, &group.about, &first) == id)
+        && within(&group.members, Span::at(hull.end)).next().is_some()
+}
+
+/// Whether a record is of an episode that stands, as the rule now means it.
+fn is_standing(rule: &Rule, record: &Record) -> bool {
+    record.status.stands() && record.is_by(rule)
+}
+
+/// Whether nothing is known of a group but what was told of it.
+fn is_empty(group: &Group) -> bool {
+    group.members.is_empty() && !group.about.limited
+}
+
+fn hull(record: &Record) -> Span {
+    Span { start: record.start, end: record.end }
+}
+
+/// Where members must stay: what is within `reach` of a standing episode that ends at `cut` or later.
+fn needed(records: &BTreeMap<String, Record>, cut: DateTime<Utc>, reach: TimeDelta) -> Vec<Span> {
+    let hot = records.values().filter(|record| record.status.stands() && record.end >= cut);
+    merged(hot.map(|record| wide(hull(record), reach)).collect())
+}
+
+/// What late matches may change: what is within `reach`, with the whole of every episode there. Episodes are disjoint, so
+/// one that is taken in whole brings no other with it.
+fn cores(rule: &Rule, records: &BTreeMap<String, Record>, late: &[&Match], reach: TimeDelta) -> Vec<Span> {
+    let mut spans: Vec<Span> = late.iter().map(|matched| wide(Span::at(matched.event_time), reach)).collect();
+    let near = merged(spans.clone());
+    let hulls = records.values().filter(|record| is_standing(rule, record)).map(hull);
+    spans.extend(hulls.filter(|hull| near.iter().any(|span| overlap(*span, *hull))));
+    merged(spans)
+}
+
+fn widened(spans: &[Span], reach: TimeDelta) -> Vec<Span> {
+    merged(spans.iter().map(|span| wide(*span, reach)).collect())
+}
+
+fn wide(span: Span, reach: TimeDelta) -> Span {
+    Span { start: earlier(span.start, reach), end: later(span.end, reach) }
+}
+
+fn overlap(one: Span, other: Span) -> bool {
+    one.start <= other.end && other.start <= one.end
+}
+
+/// The same time in disjoint spans, in order.
+fn merged(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_unstable();
+    let mut merged: Vec<Span> = Vec::with_capacity(spans.len());
+    for span in spans {
+        match merged.last_mut() {
+            Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+            _ => merged.push(span),
+        }
+    }
+    merged
+}

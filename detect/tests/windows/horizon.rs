@@ -1,0 +1,359 @@
+//! Forgetting at any moment, by any horizon, and an archive that is behind or ahead: what stands is what the oracle says
+//! of the whole set.
+//!
+//! Each property has its negative controls: without the archive, or with only what lies near a late match, it must fail.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use detect::correlate::Shard;
+use detect::rule::model::{Operator, Rule, Sequence, Travel};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use schemas::message::Match;
+
+use super::fixture::{Runner, Thaw, base, rule};
+use super::oracle;
+use super::property::{
+    Arrival, MINUTES, Story, a_growing_operator, a_measure, a_step, a_story, aggregate_of, cases, chain_of, measured,
+    placed,
+};
+
+/// What happens after a batch.
+#[derive(Clone, Copy)]
+struct Moment {
+    forgets: bool,
+    /// Where the horizon is moved, in steps of the story; it never goes back.
+    horizon: i64,
+    /// How many of the newest arrivals the archive does not have yet.
+    behind: usize,
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.forgets {
+            true => write!(out, "forgets before +{}m, archive {} behind", self.horizon, self.behind),
+            false => write!(out, "-"),
+        }
+    }
+}
+
+/// When a story is forgotten.
+#[derive(Clone, Debug)]
+struct Forgetting {
+    moments: Vec<Moment>,
+    /// Whether the archive has everything before the first match comes.
+    ahead: bool,
+}
+
+fn a_forgetting(steps: i64) -> impl Strategy<Value = Forgetting> {
+    let moment = (any::<bool>(), 0..steps + 20, 0..4_usize);
+    let moment = moment.prop_map(|(forgets, horizon, behind)| Moment { forgets, horizon, behind });
+    (vec(moment, 40), any::<bool>()).prop_map(|(moments, ahead)| Forgetting { moments, ahead })
+}
+
+/// Plays a story; how many rows were forgotten, and how often the archive was asked.
+fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usize, usize) {
+    let mut runner = Runner::new(rule);
+    runner.thaw = thaw;
+    let arrivals: Vec<Match> = story.arrivals.iter().map(matched).collect();
+    if forgetting.ahead {
+        runner.archive = once_each(&arrivals);
+    }
+    let (mut applied, mut archived, mut forgotten) = (0, 0, 0);
+    for (at, end) in story.ends.iter().enumerate() {
+        if *end == 0 && at + 1 < arrivals.len() {
+            continue;
+        }
+        runner.apply(&arrivals[applied..=at], &[]);
+        applied = at + 1;
+        if !forgetting.ahead {
+            check(&runner, &arrivals[..applied]);
+        }
+        if *end == 2 {
+            runner.restart();
+        }
+        let moment = forgetting.moments[at % forgetting.moments.len()];
+        if moment.forgets {
+            archived = archived.max(applied.saturating_sub(moment.behind));
+            if !forgetting.ahead {
+                runner.archive = once_each(&arrivals[..archived]);
+            }
+            let horizon = base() + TimeDelta::seconds(moment.horizon * MINUTES);
+            runner.horizon = runner.horizon.max(Some(horizon));
+            let kept = rows_of(&runner.rule, &arrivals[archived..applied]);
+            forgotten += runner.forget(|row| !forgetting.ahead && kept.contains(row));
+        }
+    }
+    check(&runner, &arrivals);
+    (forgotten, runner.thaws)
+}
+
+fn matched(arrival: &Arrival) -> Match {
+    match arrival {
+        Arrival::Match(one) => (**one).clone(),
+        Arrival::Observation(_) => panic!("a story without observations"),
+    }
+}
+
+fn check(runner: &Runner, arrived: &[Match]) {
+    let actual: Vec<_> = runner.standing().into_iter().map(oracle::of_finding).collect();
+    let expected = oracle::standing(&runner.rule, arrived, &[]);
+    let (more, less): (Vec<_>, Vec<_>) = (
+        actual.iter().filter(|one| !expected.contains(one)).collect(),
+        expected.iter().filter(|one| !actual.contains(one)).collect(),
+    );
+    assert_eq!((more, less), (vec![], vec![]), "what stands and should not, and the other way round");
+}
+
+/// The archive has a record once.
+fn once_each(arrivals: &[Match]) -> Vec<Match> {
+    let mut archive: Vec<Match> = Vec::new();
+    for one in arrivals {
+        if !archive.contains(one) {
+            archive.push(one.clone());
+        }
+    }
+    archive
+}
+
+/// The rows of their members.
+fn rows_of(rule: &Rule, matches: &[Match]) -> BTreeSet<Vec<u8>> {
+    let rows = Shard::default().apply(rule, matches, &[]).rows;
+    rows.into_iter().map(|(row, _)| row).filter(|row| row[0] == b'm').collect()
+}
+
+/// A rule, a story and when it is forgotten.
+type Case = (Rule, Story, Forgetting);
+
+const STEPS: i64 = 60;
+
+fn few_minutes() -> impl Strategy<Value = TimeDelta> {
+    (0..4_i64).prop_map(TimeDelta::minutes)
+}
+
+fn a_case<O: Strategy<Value = Operator>>(operator: O) -> impl Strategy<Value = Case> {
+    let parts = (operator, few_minutes(), a_story(STEPS, MINUTES, 0), a_forgetting(STEPS));
+    parts.prop_map(|(operator, gap, story, forgetting)| (rule(operator, gap), story, forgetting))
+}
+
+fn each() -> impl Strategy<Value = Case> {
+    a_case(Just(Operator::Each))
+}
+
+fn event_count() -> impl Strategy<Value = Case> {
+    let operator = (0..7_u64, few_minutes());
+    a_case(operator.prop_map(|(at_least, timespan)| Operator::EventCount { at_least, timespan }))
+}
+
+fn value_count() -> impl Strategy<Value = Case> {
+    let operator = (1..4_u64, few_minutes());
+    a_case(operator.prop_map(|(at_least, timespan)| Operator::ValueCount { at_least, timespan }))
+}
+
+fn temporal() -> impl Strategy<Value = Case> {
+    let operator = (1..4_usize, few_minutes());
+    a_case(operator.prop_map(|(at_least, timespan)| Operator::Temporal { at_least, timespan }))
+}
+
+fn temporal_ordered() -> impl Strategy<Value = Case> {
+    let operator = (vec(0..3_u8, 1..4), few_minutes());
+    a_case(operator.prop_map(|(names, timespan)| {
+        let steps = names.iter().map(|name| a_step(&format!("m{name}"), None, TimeDelta::zero())).collect();
+        Operator::TemporalOrdered(Sequence { steps, timespan })
+    }))
+}
+
+fn travel() -> impl Strategy<Value = Case> {
+    let operator = (few_minutes(), 1..4_u32, any::<bool>());
+    let operator = operator.prop_map(|(timespan, distance, must_differ)| {
+        Operator::Travel(Travel { timespan, speed_kmh: 60_000, distance_km: distance * 500, must_differ })
+    });
+    a_case(operator).prop_map(|(rule, story, forgetting)| (rule, placed(story), forgetting))
+}
+
+fn aggregate() -> impl Strategy<Value = Case> {
+    let parts = (a_measure(), vec((0..6_usize, 0..12_i128), 1..3), few_minutes());
+    let parts = (parts, few_minutes(), a_story(STEPS, MINUTES, 0), a_forgetting(STEPS));
+    parts.prop_map(|((measure, bounds, timespan), gap, story, forgetting)| {
+        (rule(aggregate_of(measure, &bounds, timespan), gap), measured(measure, story), forgetting)
+    })
+}
+
+fn chain() -> impl Strategy<Value = Case> {
+    let inner = (
+        a_growing_operator(&["m0", "m1"], 3),
+        a_growing_operator(&["m2", "m1"], 3),
+        a_growing_operator(&["a", "m1", "a"], 3),
+    );
+    let parts = (a_growing_operator(&["m0", "a", "b"], 3), inner, few_minutes(), a_story(STEPS, MINUTES, 0));
+    (parts, a_forgetting(STEPS)).prop_map(|((top, (a, b_a, b), gap, story), forgetting)| {
+        let (rule, story) = chain_of(top, [a, b_a, b], gap, &story);
+        (rule, story, forgetting)
+    })
+}
+
+fn holds((rule, story, forgetting): Case) {
+    play(rule, &story, &forgetting, Thaw::AsAsked);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_forgets(case in each()) {
+        holds(case);
+    }
+
+    #[test]
+    fn event_count_forgets(case in event_count()) {
+        holds(case);
+    }
+
+    #[test]
+    fn value_count_forgets(case in value_count()) {
+        holds(case);
+    }
+
+    #[test]
+    fn temporal_forgets(case in temporal()) {
+        holds(case);
+    }
+
+    #[test]
+    fn temporal_ordered_forgets(case in temporal_ordered()) {
+        holds(case);
+    }
+
+    #[test]
+    fn travel_forgets(case in travel()) {
+        holds(case);
+    }
+
+    #[test]
+    fn aggregate_forgets(case in aggregate()) {
+        holds(case);
+    }
+
+    #[test]
+    fn chain_forgets(case in chain()) {
+        holds(case);
+    }
+}
+
+/// Cases that are always the same.
+fn the_same(cases: &impl Strategy<Value = Case>) -> impl Iterator<Item = Case> {
+    let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    std::iter::from_fn(move || Some(cases.new_tree(&mut runner).unwrap().current()))
+}
+
+/// Which of these cases is the first to go wrong.
+fn goes_wrong(cases: &impl Strategy<Value = Case>, thaw: Thaw) -> Option<usize> {
+    let is_wrong =
+        |(rule, story, forgetting): Case| std::panic::catch_unwind(|| play(rule, &story, &forgetting, thaw)).is_err();
+    the_same(cases).take(300).position(is_wrong)
+}
+
+/// That much is forgotten and asked for, and that both matters.
+fn needs_the_archive(cases: impl Strategy<Value = Case>) {
+    let (mut forgotten, mut thaws) = (0, 0);
+    for (rule, story, forgetting) in the_same(&cases).take(50) {
+        let (rows, asked) = play(rule, &story, &forgetting, Thaw::AsAsked);
+        (forgotten, thaws) = (forgotten + rows, thaws + asked);
+    }
+    println!("of 50 cases: {forgotten} rows forgotten, {thaws} batches asked the archive");
+    assert!(forgotten > 100 && thaws > 100, "hardly anything is forgotten");
+    let without = goes_wrong(&cases, Thaw::Not).expect("the property sees that the archive was not asked");
+    let near = goes_wrong(&cases, Thaw::NearOnly).expect("the property sees that episodes were cut");
+    println!("the first of the same cases to go wrong: {without} without the archive, {near} with what is near only");
+}
+
+#[test]
+fn without_the_archive_each_is_wrong() {
+    needs_the_archive(each());
+}
+
+#[test]
+fn without_the_archive_event_count_is_wrong() {
+    needs_the_archive(event_count());
+}
+
+#[test]
+fn without_the_archive_value_count_is_wrong() {
+    needs_the_archive(value_count());
+}
+
+#[test]
+fn without_the_archive_temporal_is_wrong() {
+    needs_the_archive(temporal());
+}
+
+#[test]
+fn without_the_archive_temporal_ordered_is_wrong() {
+    needs_the_archive(temporal_ordered());
+}
+
+#[test]
+fn without_the_archive_travel_is_wrong() {
+    needs_the_archive(travel());
+}
+
+#[test]
+fn without_the_archive_aggregate_is_wrong() {
+    needs_the_archive(aggregate());
+}
+
+#[test]
+fn without_the_archive_chain_is_wrong() {
+    needs_the_archive(chain());
+}
+
+/// A month of one match an hour: what stays is a week, and what was told.
+#[test]
+fn what_is_forgotten_is_gone() {
+    let timespan = TimeDelta::minutes(10);
+    let mut runner = Runner::new(rule(Operator::EventCount { at_least: 2, timespan }, TimeDelta::minutes(10)));
+    let hourly = |hour: i64| {
+        let mut one = template();
+        one.event_time = base() + TimeDelta::hours(hour);
+        one.event_id = format!("e{hour}");
+        one.group = vec![format!("g{}", hour / 24)];
+        one
+    };
+    let mut month: Vec<Match> = (0..30 * 24).map(hourly).collect();
+    // One finding, of the first day.
+    month.push(Match { event_id: "second".to_owned(), event_time: base() + TimeDelta::minutes(1), ..hourly(0) });
+    for day in month.chunks(24) {
+        runner.apply(day, &[]);
+    }
+    let (entries, rows) = (runner.entries(), runner.rows.len());
+    assert_eq!((entries, rows), (30 * 24 + 2, 30 * 24 + 1 + 30 + 1), "members, groups, and a finding");
+    runner.horizon = Some(base() + TimeDelta::days(23));
+    let members = 23 * 24 + 1;
+    assert_eq!(runner.forget(|_| false), members + 23, "all members of the time before, and their groups");
+    assert_eq!((runner.entries(), runner.rows.len()), (7 * 24, 7 * 24 + 7 + 1), "a week, and the finding");
+    assert_eq!(runner.standing().len(), 1);
+    assert_eq!(runner.forget(|_| false), 0);
+}
+
+fn template() -> Match {
+    Match {
+        tenant: "contoso".parse().unwrap(),
+        rule_id: "rule".to_owned(),
+        epoch: 1,
+        member: "rule".to_owned(),
+        shard: "shard".to_owned(),
+        group: vec!["g".to_owned()],
+        within: Vec::new(),
+        event_id: "e".to_owned(),
+        content: 0,
+        event_time: base(),
+        received: base(),
+        notify: true,
+        values: Vec::new(),
+        weight: 1,
+        fields: [("user".to_owned(), vec!["ann".to_owned()])].into(),
+    }
+}
