@@ -8,8 +8,25 @@ pub enum Error {
     #[error(transparent)]
     Log(#[from] runtime::log::LogError),
     /// The disk or object store failed: full, unreachable, not permitted. Retrying may help.
-    #[error("the archive's storage failed: {0}")]
+    #[error("the archive's storage failed: {}", said(.0))]
     Store(#[from] object_store::Error),
+    /// Nobody has put anything there yet.
+    #[error("there is no archive in {place}: nothing has been collected or imported there yet")]
+    NoArchive { place: String },
+    /// Two who commit at once would both believe to have done it. For an operator: another store, or no proxy before this one.
+    #[error(
+        "{place} cannot hold an archive: it overwrites what it was asked to keep (a put with If-None-Match), so commits would be lost"
+    )]
+    Overwrites { place: String },
+    /// The folder cannot be made.
+    #[error("cannot make {path}", path = path.display())]
+    Folder { path: std::path::PathBuf, source: std::io::Error },
+    /// The certificates to trust cannot be read.
+    #[error("the certificates in {path} cannot be read", path = path.display())]
+    Authority { path: std::path::PathBuf, source: std::io::Error },
+    /// A key of the store cannot be read.
+    #[error(transparent)]
+    Secret(#[from] runtime::config::SecretError),
     /// The disk could not be brought to keep what was written. Retrying may help.
     #[error("the archive's files could not be made durable: {0}")]
     Sync(#[source] std::io::Error),
@@ -65,6 +82,15 @@ impl Error {
         Error::Damaged { table, version }
     }
 
+    /// Whether it is for whoever runs harrier to change something: access, an address, another store.
+    pub fn is_for_operator(&self) -> bool {
+        match self {
+            Error::Overwrites { .. } | Error::Authority { .. } | Error::Secret(_) => true,
+            Error::Store(error) => is_refusal(error),
+            _ => false,
+        }
+    }
+
     /// Whether the same step may succeed if it is tried again.
     pub fn retryable(&self) -> bool {
         match self {
@@ -72,5 +98,59 @@ impl Error {
             Error::Log(error) => error.retryable(),
             _ => false,
         }
+    }
+}
+
+/// How a list, whose errors have no kinds, says that access is refused, that there is no such bucket or that it is elsewhere.
+const REFUSALS: [&str; 4] = ["status code: 401", "status code: 403", "status code: 404", "redirect without LOCATION"];
+
+/// Whether a store has answered, and the answer is no, or there is nothing to ask it with.
+fn is_refusal(error: &object_store::Error) -> bool {
+    use object_store::Error as Store;
+    match error {
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } | Store::NotFound { .. } => true,
+        Store::Generic { source, .. } => {
+            let text = source.to_string();
+            source.is::<runtime::config::SecretError>() || REFUSALS.iter().any(|refusal| text.contains(refusal))
+        }
+        _ => false,
+    }
+}
+
+/// Longest text of a store that is passed on.
+const SAID_CHARACTERS_MAX: usize = 400;
+
+/// What a store says, in a line: of an answer in XML its code and message. Neither holds a secret: requests are signed, and
+/// what they are signed with is in none.
+pub(crate) fn said(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let element = |name: &str| {
+        let from = text.find(&format!("<{name}>"))? + name.len() + 2;
+        let to = text[from..].find(&format!("</{name}>"))? + from;
+        Some(&text[from..to])
+    };
+    let answer = match (element("Code"), element("Message")) {
+        (Some(code), Some(message)) => format!("the store answers {code}: {message}"),
+        (Some(code), None) => format!("the store answers {code}"),
+        _ => text.clone(),
+    };
+    let line: String = answer.split_whitespace().collect::<Vec<_>>().join(" ");
+    schemas::text::escape_controls(&line.chars().take(SAID_CHARACTERS_MAX).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_says_is_one_line_of_bounded_length() {
+        let generic = |text: String| Error::Store(object_store::Error::Generic { store: "S3", source: text.into() });
+        let xml = "403: <Error><Code>SignatureDoesNotMatch</Code>\n<Message>It does not.</Message><StringToSign>x</StringToSign>";
+        assert_eq!(
+            generic(xml.into()).to_string(),
+            "the archive's storage failed: the store answers SignatureDoesNotMatch: It does not."
+        );
+        let long = generic(format!("a\n\u{1b}[31m{}", "x".repeat(9_000))).to_string();
+        assert!(long.len() < 500 && !long.contains(['\n', '\u{1b}']), "{long}");
     }
 }

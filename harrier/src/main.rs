@@ -7,6 +7,7 @@ mod places;
 mod reload;
 mod services;
 mod show;
+mod store;
 mod watch;
 
 use clap::Parser;

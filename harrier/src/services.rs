@@ -206,16 +206,26 @@ impl Core {
     }
 
     fn open_with(config: Config, book: RuleBook, metrics: Arc<Metrics>) -> anyhow::Result<Core> {
-        let folder = config.data_dir.join("archive");
         make_private_folder(&config.data_dir)?;
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let log = open_log(&config)?;
-        let store = archive::Store::folder(&folder)?.signed_by(signer(&config)?);
+        let store = crate::store::to_write(&config)?;
         for tenant in &config.tenants {
             metrics.begin(&[("tenant", tenant.name.as_str())]);
         }
         let places = Arc::new(PlaceFiles::of(&config));
         Ok(Core { config, log, store, places, book, metrics, clock: Clock::system() })
+    }
+
+    /// Asks an object store whether commits can be made there. What is for an operator to change ends the process; for a
+    /// store that cannot be reached the archiver waits, while all else goes on.
+    pub async fn check_archive(&self) -> anyhow::Result<()> {
+        match self.store.check().await {
+            Err(error) if error.retryable() && !error.is_for_operator() => {
+                tracing::warn!(event = "archive_not_reached", archive = self.store.name(), error = %error);
+                Ok(())
+            }
+            checked => checked.map_err(|error| crate::store::told(&self.store.name(), error)),
+        }
     }
 
     /// The archiver, with its flush interval from the configuration.

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{ObjectStoreExt, PutPayload};
 
 use action::{Action, Format, Metadata, Protocol, Remove, TxnAction};
 pub use action::{Add, FileStatistics};
@@ -226,6 +226,7 @@ impl DeltaTable {
 
     /// Commits, if the positions are still where this commit starts from and the files that it takes out are there.
     pub async fn commit(&mut self, changes: Changes, now: DateTime<Utc>) -> Result<Outcome, Error> {
+        self.store.check().await?;
         for _ in 0..COMMIT_TRIES_MAX {
             if !self.snapshot.allows(&changes) {
                 return Ok(Outcome::Overtaken);
@@ -233,21 +234,25 @@ impl DeltaTable {
             let version = self.snapshot.version.map_or(0, |version| version + 1);
             let body = self.entry(version, &changes, now)?;
             let path = self.entry_path(version);
-            let broken = runtime::failpoint::is_broken("archive-without-put-if-absent");
-            let mode = if broken { PutMode::Overwrite } else { PutMode::Create };
-            let options = PutOptions { mode, ..PutOptions::default() };
-            match self.store.objects().put_opts(&path, PutPayload::from(body.clone()), options).await {
-                Ok(_) => {
-                    self.store.make_durable(vec![path]).await?;
-                    apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
-                    if version > 0 && version.is_multiple_of(CHECKPOINT_COMMITS) {
-                        self.write_checkpoint(now).await;
-                    }
-                    return Ok(Outcome::Committed);
+            let put = self.store.objects().put_opts(&path, PutPayload::from(body.clone()), Store::commit_options());
+            let is_ours = match put.await {
+                Ok(_) => true,
+                // A request is sent again where its answer was lost, and then finds what it has put there itself.
+                Err(object_store::Error::AlreadyExists { .. }) => {
+                    self.read_entry(version).await?.as_ref() == Some(&body)
                 }
-                Err(object_store::Error::AlreadyExists { .. }) => self.refresh().await?,
                 Err(error) => return Err(error.into()),
+            };
+            if !is_ours {
+                self.refresh().await?;
+                continue;
             }
+            self.store.make_durable(vec![path]).await?;
+            apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
+            if version > 0 && version.is_multiple_of(CHECKPOINT_COMMITS) {
+                self.write_checkpoint(now).await;
+            }
+            return Ok(Outcome::Committed);
         }
         Ok(Outcome::Overtaken)
     }

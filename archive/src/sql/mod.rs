@@ -12,7 +12,6 @@ pub mod records;
 mod skip;
 mod tables;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -73,8 +72,6 @@ pub struct RawRecord {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    #[error("there is no archive in {0}: nothing has been collected or imported there yet")]
-    NoArchive(std::path::PathBuf),
     #[error(transparent)]
     Archive(#[from] Error),
     #[error("the query has {bytes} bytes: at most {QUERY_BYTES_MAX} are read")]
@@ -110,15 +107,6 @@ fn plain(error: &DataFusionError) -> String {
 }
 
 impl Sql {
-    /// Opens the archive in a data folder.
-    pub fn open(data_dir: &Path) -> Result<Sql, QueryError> {
-        let root = data_dir.join("archive");
-        if !root.is_dir() {
-            return Err(QueryError::NoArchive(data_dir.to_owned()));
-        }
-        Ok(Sql::over(Store::folder(&root)?))
-    }
-
     /// Over an archive wherever it lies.
     pub fn over(store: Store) -> Sql {
         let footers = Arc::new(DefaultCache::new(FOOTER_BYTES_MAX));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use archive::Store;
 use archive::archiver::{Archiver, Settings};
 use archive::sql::Sql;
 use runtime::clock::Clock;
@@ -15,9 +14,18 @@ use schemas::Finding;
 use schemas::finding::{Entity, Level, RuleReference, Status};
 use schemas::message::{DeadLetter, FindingMessage};
 
-use crate::world::{World, json, moment, record};
+use crate::world::{Place, World, json, moment, record};
 
-fn finding(id: &str, revision: u32, evidence: &[&str]) -> Finding {
+on_each_store! {
+    admitted_records_and_variants_are_rows_and_their_bytes_come_back,
+    nothing_is_doubled_when_an_archiver_ends_without_saying_so,
+    findings_are_replaced_revisions_are_kept_and_evidence_is_written_once,
+    dead_letters_keep_any_bytes,
+    a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_skipped,
+    who_is_asked_to_end_does_not_wait_for_those_who_go_on_writing,
+}
+
+pub fn finding(id: &str, revision: u32, evidence: &[&str]) -> Finding {
     Finding {
         schema: schemas::finding::SCHEMA.into(),
         tenant: "t1".parse().unwrap(),
@@ -51,9 +59,8 @@ fn finding(id: &str, revision: u32, evidence: &[&str]) -> Finding {
     }
 }
 
-#[tokio::test]
-async fn admitted_records_and_variants_are_rows_and_their_bytes_come_back() {
-    let world = World::new();
+async fn admitted_records_and_variants_are_rows_and_their_bytes_come_back(place: Place) {
+    let world = World::on(place);
     let (a, b, c) =
         (record("a", "2026-11-21T10:00:00"), record("b", "2026-11-22T10:00:00"), record("c", "2026-11-22T11:00:00"));
     world.records(0, &[(&a, 'a'), (&a, 'd'), (&b, 'v')]).await;
@@ -76,9 +83,8 @@ async fn admitted_records_and_variants_are_rows_and_their_bytes_come_back() {
     assert_eq!(world.log.committed(Consumer::Archive, Topic::Records, 0).await.unwrap(), 3);
 }
 
-#[tokio::test]
-async fn nothing_is_doubled_when_an_archiver_ends_without_saying_so() {
-    let world = World::new();
+async fn nothing_is_doubled_when_an_archiver_ends_without_saying_so(place: Place) {
+    let world = World::on(place);
     for round in 0..5 {
         let text = record(&format!("r{round}"), "2026-11-22T10:00:00");
         world.records(round % 2, &[(&text, 'a')]).await;
@@ -100,9 +106,8 @@ async fn nothing_is_doubled_when_an_archiver_ends_without_saying_so() {
     assert_eq!(rows, (0..5).map(|round| format!(r#"{{"id":"r{round}"}}"#)).collect::<Vec<_>>());
 }
 
-#[tokio::test]
-async fn findings_are_replaced_revisions_are_kept_and_evidence_is_written_once() {
-    let world = World::new();
+async fn findings_are_replaced_revisions_are_kept_and_evidence_is_written_once(place: Place) {
+    let world = World::on(place);
     let put = |finding: Finding| json(Topic::Findings, To::Key(1), &FindingMessage::Finding(Box::new(finding)));
     world.put(vec![put(finding("f1", 1, &["a"])), put(finding("f2", 1, &["z"]))]).await;
     world.drain().await;
@@ -125,9 +130,8 @@ async fn findings_are_replaced_revisions_are_kept_and_evidence_is_written_once()
     assert_eq!(evidence.len(), 4, "{evidence:?}");
 }
 
-#[tokio::test]
-async fn dead_letters_keep_any_bytes() {
-    let world = World::new();
+async fn dead_letters_keep_any_bytes(place: Place) {
+    let world = World::on(place);
     let letter = DeadLetter {
         tenant: "t1".parse().unwrap(),
         source: "import".into(),
@@ -148,7 +152,7 @@ async fn sql_reads_and_never_writes() {
     let world = World::new();
     world.records(0, &[(&record("a", "2026-11-22T10:00:00"), 'a')]).await;
     world.drain().await;
-    let sql = Sql::open(&world.folder).unwrap();
+    let sql = Sql::over(world.store());
     for query in [
         "CREATE TABLE x AS SELECT 1",
         "DROP TABLE events",
@@ -167,14 +171,12 @@ async fn sql_reads_and_never_writes() {
     assert!(sql.query_ndjson("SELECT id FROM events WHERE user_id = $user", &value).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_skipped() {
-    let world = World::new();
+async fn a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_skipped(place: Place) {
+    let world = World::on(place);
     world.records(0, &[(&record("a", "2026-11-22T10:00:00"), 'a')]).await;
     world.drain().await;
     let archiver = |log: Arc<dyn Log>| {
-        let store = Store::folder(&world.folder.join("archive")).unwrap();
-        Archiver::new(log, store, Clock::system(), Settings::default(), Metrics::new("test"))
+        Archiver::new(log, world.unsigned_store(), Clock::system(), Settings::default(), Metrics::new("test"))
     };
     let ended = || {
         let (trigger, shutdown) = shutdown::channel();
@@ -186,9 +188,8 @@ async fn a_log_that_does_not_belong_to_the_archive_is_refused_and_nothing_is_ski
     assert!(matches!(refused, archive::Error::OtherLog { .. }), "{refused}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn who_is_asked_to_end_does_not_wait_for_those_who_go_on_writing() {
-    let world = Arc::new(World::new());
+async fn who_is_asked_to_end_does_not_wait_for_those_who_go_on_writing(place: Place) {
+    let world = Arc::new(World::on(place));
     world.records(0, &[(&record("before", "2026-11-22T10:00:00"), 'a')]).await;
     let mut others = tokio::task::JoinSet::new();
     for partition in 0..2 {

@@ -14,7 +14,14 @@ use runtime::log::Topic;
 use runtime::metrics::Metrics;
 use runtime::shutdown;
 
-use crate::world::{PARTITIONS, World, record};
+use crate::world::{ADDRESS, PARTITIONS, Place, World, record};
+
+on_each_store! {
+    small_files_become_one_and_every_row_is_as_it_was,
+    a_file_that_does_not_hold_what_its_commit_says_is_left_and_stops_nothing_else,
+    no_reader_sees_a_row_twice_or_misses_one_while_files_land_and_merge,
+    killed_at_any_moment_the_archive_is_exact,
+}
 
 /// What a life that is to be killed works on.
 const FOLDER: &str = "HARRIER_TEST_FOLDER";
@@ -90,9 +97,8 @@ fn total(done: Vec<(&archive::table::Table, Compacted)>) -> Compacted {
     })
 }
 
-#[tokio::test]
-async fn small_files_become_one_and_every_row_is_as_it_was() {
-    let world = World::new();
+async fn small_files_become_one_and_every_row_is_as_it_was(place: Place) {
+    let world = World::on(place);
     for from in (0..600).step_by(60) {
         for partition in 0..PARTITIONS {
             let texts: Vec<String> = (from..from + 60).map(|offset| record_at(partition, offset).1).collect();
@@ -118,9 +124,8 @@ async fn small_files_become_one_and_every_row_is_as_it_was() {
     assert_eq!(rows, sorted);
 }
 
-#[tokio::test]
-async fn a_file_that_does_not_hold_what_its_commit_says_is_left_and_stops_nothing_else() {
-    let world = World::new();
+async fn a_file_that_does_not_hold_what_its_commit_says_is_left_and_stops_nothing_else(place: Place) {
+    let world = World::on(place);
     for offset in 0..4 {
         let (tame, other) = (record_at(0, offset).1, record_at(0, 100 + offset).1);
         world.records(0, &[(&tame, 'a'), (&other, 'a')]).await;
@@ -140,10 +145,9 @@ async fn a_file_that_does_not_hold_what_its_commit_says_is_left_and_stops_nothin
     assert_eq!(after.snapshot().files.len(), 5, "the other day is one file");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_reader_sees_a_row_twice_or_misses_one_while_files_land_and_merge() {
-    let reads = from_environment("HARRIER_TEST_READS", 1_000);
-    let world = World::new();
+async fn no_reader_sees_a_row_twice_or_misses_one_while_files_land_and_merge(place: Place) {
+    let reads = from_environment("HARRIER_TEST_READS", if place == Place::S3 { 100 } else { 1_000 });
+    let world = World::on(place);
     let (trigger, shutdown) = shutdown::channel();
     let archiver = world.archiver(hasty());
     let reading = async {
@@ -191,7 +195,8 @@ async fn no_reader_sees_a_row_twice_or_misses_one_while_files_land_and_merge() {
 #[ignore = "a life for another test to kill"]
 async fn a_life_to_be_killed() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
-    let world = World::at(Path::new(&folder));
+    let address = std::env::var(ADDRESS).ok().filter(|address| !address.is_empty());
+    let world = World::at(Path::new(&folder), address);
     let (_trigger, shutdown) = shutdown::channel();
     let archiver = world.archiver(hasty());
     tokio::select! {
@@ -200,16 +205,16 @@ async fn a_life_to_be_killed() {
     }
 }
 
-#[tokio::test]
-async fn killed_at_any_moment_the_archive_is_exact() {
-    let kills = from_environment("HARRIER_TEST_KILLS", 20);
+async fn killed_at_any_moment_the_archive_is_exact(place: Place) {
+    let kills = from_environment("HARRIER_TEST_KILLS", if place == Place::S3 { 12 } else { 20 });
     let mut dice = from_environment("HARRIER_TEST_SEED", 1) as u64;
     println!("{kills} kills, seed {dice}");
-    let world = World::new();
+    let world = World::on(place);
     let mut at_failpoints = BTreeMap::new();
     for kill in 0..kills {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "compaction::a_life_to_be_killed", "--ignored"]).env(FOLDER, &world.folder);
+        command.env(ADDRESS, world.address().unwrap_or_default());
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let failpoint = (kill % 3 == 1).then(|| FAILPOINTS[kill / 3 % FAILPOINTS.len()]);
         if let Some(failpoint) = failpoint {

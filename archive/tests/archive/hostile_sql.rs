@@ -65,7 +65,7 @@ fn limited(world: &World) -> Sql {
         time: Duration::from_millis(1_500),
         rows: Some(100_000),
     };
-    Sql::open(&world.folder).unwrap().with_limits(limits)
+    Sql::over(world.store()).with_limits(limits)
 }
 
 async fn archived() -> World {

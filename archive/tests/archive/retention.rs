@@ -8,10 +8,16 @@ use archive::table::{EVENTS, MAIL_ITEMS, SIGN_INS};
 use archive::verify::{Kind, Report, Verifier};
 use chrono::{DateTime, NaiveDate, Utc};
 
-use crate::world::{World, moment, record};
+use crate::world::{Place, World, moment, record};
 
-async fn world() -> World {
-    let world = World::new();
+on_each_store! {
+    days_past_their_time_go_and_the_archive_says_from_when_it_is_kept,
+    days_under_a_hold_stay,
+    a_commit_that_takes_out_more_than_it_may_is_named,
+}
+
+async fn world(place: Place) -> World {
+    let world = World::on(place);
     for day in 10..14 {
         let records = [1, 2].map(|number| record(&format!("{day}-{number}"), &format!("2026-11-{day}T10:00:00")));
         world.records(0, &records.each_ref().map(|text| (text.as_str(), 'a'))).await;
@@ -43,17 +49,16 @@ async fn verified(world: &World) -> Report {
     Verifier { store: world.store(), keys, heads: Vec::new(), now: Utc::now() }.run().await.unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn days_past_their_time_go_and_the_archive_says_from_when_it_is_kept() {
-    let world = world().await;
+async fn days_past_their_time_go_and_the_archive_says_from_when_it_is_kept(place: Place) {
+    let world = world(place).await;
     let retention = Retention::new([(&EVENTS, 10), (&MAIL_ITEMS, 10), (&SIGN_INS, 10)], Vec::new());
     assert_eq!(retention.retire(&world.store(), noon(20)).await.unwrap(), []);
-    assert_eq!(Sql::open(&world.folder).unwrap().retained().await.unwrap(), []);
+    assert_eq!(Sql::over(world.store()).retained().await.unwrap(), []);
     let gone = retention.retire(&world.store(), noon(22)).await.unwrap();
     let expected = Retired { table: "events", tenant: "t1".into(), since: day(12), files: 2, rows: 4 };
     assert_eq!(gone, [expected]);
     assert_eq!(days(&world).await, ["12", "13"]);
-    assert_eq!(Sql::open(&world.folder).unwrap().retained().await.unwrap(), [kept()]);
+    assert_eq!(Sql::over(world.store()).retained().await.unwrap(), [kept()]);
     assert_eq!(retention.retire(&world.store(), noon(22)).await.unwrap(), []);
 
     // A record that comes late for a day that is gone goes as well, and what is kept stays what it was.
@@ -63,7 +68,7 @@ async fn days_past_their_time_go_and_the_archive_says_from_when_it_is_kept() {
     assert_eq!(days(&world).await, ["10", "12", "13"]);
     assert_eq!(retention.retire(&world.store(), noon(21)).await.unwrap().len(), 1);
     assert_eq!(days(&world).await, ["12", "13"]);
-    assert_eq!(Sql::open(&world.folder).unwrap().retained().await.unwrap(), [kept()]);
+    assert_eq!(Sql::over(world.store()).retained().await.unwrap(), [kept()]);
 
     let report = verified(&world).await;
     assert!(report.is_whole(), "{:?}", report.faults);
@@ -71,9 +76,8 @@ async fn days_past_their_time_go_and_the_archive_says_from_when_it_is_kept() {
     assert_eq!((events.retired_files, events.retired_rows), (3, 5));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn days_under_a_hold_stay() {
-    let world = world().await;
+async fn days_under_a_hold_stay(place: Place) {
+    let world = world(place).await;
     let hold = |tenant: &str| Hold { tenant: tenant.parse().unwrap(), from: day(11), until: day(12) };
     let held = Retention::new([(&EVENTS, 1)], vec![hold("t1"), hold("t2")]);
     held.retire(&world.store(), noon(30)).await.unwrap();
@@ -84,9 +88,8 @@ async fn days_under_a_hold_stay() {
     assert!(verified(&world).await.is_whole());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_takes_out_more_than_it_may_is_named() {
-    let world = world().await;
+async fn a_commit_that_takes_out_more_than_it_may_is_named(place: Place) {
+    let world = world(place).await;
     let mut delta = DeltaTable::open(world.store(), &EVENTS).await.unwrap();
     let newest = delta.snapshot().files.keys().next_back().unwrap().clone();
     let number = |day: NaiveDate| u64::try_from(chrono::Datelike::num_days_from_ce(&day)).unwrap();

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use archive::Store;
 use archive::compactor::{Compactor, Plan};
 use archive::delta::{Changes, DeltaTable, Operation};
 use archive::signer::{PUBLIC_KEY_FILE, PublicKey, Signer};
@@ -12,7 +11,13 @@ use chrono::{TimeDelta, Utc};
 use runtime::clock::Clock;
 use runtime::metrics::Metrics;
 
-use crate::world::{World, record};
+use crate::world::{Place, World, record};
+
+on_each_store! {
+    an_older_state_is_whole_and_only_a_head_kept_elsewhere_tells,
+    who_has_no_key_cannot_write_and_who_has_one_cannot_call_other_rows_a_compaction,
+    the_bytes_of_a_record_come_back_exactly,
+}
 
 /// So many commits that there is a checkpoint.
 const COMMITS: u64 = 103;
@@ -35,7 +40,7 @@ async fn verify_with(world: &World, heads: &[&str]) -> Report {
     let heads = heads.iter().map(|&head| head.to_owned()).collect();
     // Days later: what a crash leaves is gone by then.
     let now = Utc::now() + TimeDelta::days(3);
-    let store = Store::folder(&world.folder.join("archive")).unwrap();
+    let store = world.unsigned_store();
     Verifier { store, keys, heads, now }.run().await.unwrap()
 }
 
@@ -165,9 +170,8 @@ async fn live_version(world: &World) -> u64 {
     DeltaTable::open(world.store(), &EVENTS).await.unwrap().snapshot().version.unwrap()
 }
 
-#[tokio::test]
-async fn an_older_state_is_whole_and_only_a_head_kept_elsewhere_tells() {
-    let world = World::new();
+async fn an_older_state_is_whole_and_only_a_head_kept_elsewhere_tells(place: Place) {
+    let world = World::on(place);
     for version in 0..4 {
         world.records(0, &[(&record(&format!("r{version}"), "2026-11-20T10:00:00"), 'a')]).await;
         world.drain().await;
@@ -194,16 +198,15 @@ async fn an_older_state_is_whole_and_only_a_head_kept_elsewhere_tells() {
     assert_eq!(report.faults.last().unwrap().kind, Kind::HeadMissing { head: newest });
 }
 
-#[tokio::test]
-async fn who_has_no_key_cannot_write_and_who_has_one_cannot_call_other_rows_a_compaction() {
-    let world = World::new();
+async fn who_has_no_key_cannot_write_and_who_has_one_cannot_call_other_rows_a_compaction(place: Place) {
+    let world = World::on(place);
     for version in 0..3 {
         world.records(0, &[(&record(&format!("r{version}"), "2026-11-20T10:00:00"), 'a')]).await;
         world.drain().await;
     }
     // With another key, and with none: the commit of a stranger who can write files.
     let elsewhere = tempfile::tempdir().unwrap();
-    let unsigned = Store::folder(&world.folder.join("archive")).unwrap();
+    let unsigned = world.unsigned_store();
     for store in [unsigned.clone().signed_by(Signer::open(elsewhere.path()).unwrap()), unsigned] {
         let mut delta = DeltaTable::open(store, &EVENTS).await.unwrap();
         let first = delta.snapshot().files.keys().next().unwrap().clone();
@@ -220,7 +223,7 @@ async fn who_has_no_key_cannot_write_and_who_has_one_cannot_call_other_rows_a_co
     add.path = add.path.replace("/h-", "/c-");
     let file = |path: &str| world.folder.join("archive/events").join(path);
     std::fs::copy(file(&from), file(&add.path)).unwrap();
-    let changes = Changes { operation: Operation::Optimize, add: vec![add], remove, positions: vec![] };
+    let changes = Changes { operation: Operation::Optimize, add: vec![add], remove, ..Changes::default() };
     delta.commit(changes, Utc::now()).await.unwrap();
     assert_eq!(verify(&world).await.faults[0].kind, Kind::RowsChanged);
 }
@@ -248,13 +251,12 @@ async fn an_archive_from_before_statements_is_read_and_said_not_to_be_proven() {
     assert_eq!(report.tables[0].unproven_commits, 3);
 }
 
-#[tokio::test]
-async fn the_bytes_of_a_record_come_back_exactly() {
-    let world = World::new();
+async fn the_bytes_of_a_record_come_back_exactly(place: Place) {
+    let world = World::on(place);
     let text = "{\"Id\" : \"x\",\t\"CreationTime\":\"2026-11-20T10:00:00\", \"U\":\"\\u00e4 \u{e4} \u{202e}\" } ";
     world.records(0, &[(text, 'a'), (&text.replace('\t', " "), 'v')]).await;
     world.drain().await;
-    let sql = archive::sql::Sql::open(&world.folder).unwrap();
+    let sql = archive::sql::Sql::over(world.store());
     let mut bytes: Vec<Vec<u8>> = sql.raw("x", None).await.unwrap().into_iter().map(|record| record.bytes).collect();
     bytes.sort();
     let mut expected = vec![text.as_bytes().to_vec(), text.replace('\t', " ").into_bytes()];

@@ -9,6 +9,7 @@ use archive::signer::Signer;
 use archive::sql::Sql;
 use chrono::{DateTime, Utc};
 use runtime::clock::Clock;
+use runtime::config::{Config, ObjectStoreConfig, ObjectStoreKind, S3Access, SecretFile};
 use runtime::log::embedded::Embedded;
 use runtime::log::{Log, Output, To, Topic, Txn};
 use runtime::metrics::Metrics;
@@ -16,10 +17,31 @@ use runtime::shutdown;
 use schemas::envelope::{Envelope, Origin, Received};
 use schemas::message::Verdicts;
 
+use crate::s3;
+
 pub const PARTITIONS: u32 = 2;
+
+/// Names the server to a process that is started for a world on one.
+pub const ADDRESS: &str = "HARRIER_TEST_S3";
+
+/// What an archive lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Folder,
+    S3,
+}
+
+impl Place {
+    /// Whether there is such a place here; where not, it is said.
+    pub fn is_there(self) -> bool {
+        self == Place::Folder || s3::is_there()
+    }
+}
 
 pub struct World {
     pub folder: PathBuf,
+    address: Option<String>,
+    _server: Option<s3::Server>,
     pub log: Arc<dyn Log>,
     /// Deletes the folder in the end, if it is ours.
     _deleted: Option<tempfile::TempDir>,
@@ -27,20 +49,56 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
+        World::on(Place::Folder)
+    }
+
+    /// On S3 the archive's folder is the bucket: its objects are files there as well.
+    pub fn on(place: Place) -> World {
         let deleted = tempfile::tempdir().unwrap();
-        let world = World::at(deleted.path());
-        World { _deleted: Some(deleted), ..world }
+        let world = World::at(deleted.path(), None);
+        let server = (place == Place::S3).then(|| s3::Server::start(deleted.path()).unwrap());
+        let address = server.as_ref().map(|server| server.address.clone());
+        World { _deleted: Some(deleted), _server: server, address, ..world }
     }
 
     /// In a folder that somebody else deletes.
-    pub fn at(folder: &Path) -> World {
+    pub fn at(folder: &Path, address: Option<String>) -> World {
         std::fs::create_dir_all(folder.join("archive")).unwrap();
+        // Before two ask for it at once.
+        Signer::open(folder).unwrap();
         let log: Arc<dyn Log> = Arc::new(Embedded::open(&folder.join("log.sqlite"), PARTITIONS).unwrap());
-        World { folder: folder.to_owned(), log, _deleted: None }
+        World { folder: folder.to_owned(), address, _server: None, log, _deleted: None }
+    }
+
+    /// Where the server of this world listens, if it has one.
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    pub fn config(&self) -> Config {
+        let mut config = Config::for_data_dir(&self.folder);
+        config.archive.store = self.address.as_ref().map(|address| {
+            let secret = self.folder.join("secret");
+            std::fs::write(&secret, s3::SECRET_ACCESS_KEY).unwrap();
+            let access = S3Access::Key { id: s3::ACCESS_KEY_ID.into(), secret: SecretFile::Path(secret) };
+            ObjectStoreConfig {
+                kind: ObjectStoreKind::S3 { region: None, access },
+                bucket: "archive".into(),
+                prefix: String::new(),
+                endpoint: Some(format!("http://{address}")),
+                allow_http: true,
+                tls_ca_file: None,
+            }
+        });
+        config
     }
 
     pub fn store(&self) -> Store {
-        Store::folder(&self.folder.join("archive")).unwrap().signed_by(Signer::open(&self.folder).unwrap())
+        self.unsigned_store().signed_by(Signer::open(&self.folder).unwrap())
+    }
+
+    pub fn unsigned_store(&self) -> Store {
+        Store::make(&self.config()).unwrap()
     }
 
     pub fn archiver(&self, settings: Settings) -> Archiver {
@@ -72,7 +130,7 @@ impl World {
     }
 
     pub async fn lines(&self, query: &str) -> Vec<String> {
-        let sql = Sql::open(&self.folder).unwrap();
+        let sql = Sql::over(self.store());
         let bytes = sql.query_ndjson(query, &[]).await.unwrap();
         String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
     }

@@ -24,7 +24,7 @@ pub struct Question {
 
 /// The same questions of values that the archive has.
 pub async fn questions(folder: &Path) -> anyhow::Result<Vec<Question>> {
-    let sql = Sql::open(folder)?;
+    let sql = Sql::over(Store::folder(&folder.join("archive"))?);
     let first = |text: &'static str| value(&sql, text);
     // One of the middle: neither the first nor the last of its kind.
     let user =

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use archive::Store;
 use archive::compactor::{Compactor, Plan};
 use archive::delta::DeltaTable;
 use archive::signer::{PUBLIC_KEY_FILE, PublicKey};
@@ -29,20 +28,13 @@ pub async fn run(global: &Global, options: &cli::Archive, metrics: Arc<Metrics>)
         ArchiveAction::Stats => stats(&config).await,
         ArchiveAction::Raw { id, tenant, sha256 } => {
             let tenant = tenant.as_ref().map(|tenant| tenant.as_str());
-            raw(&super::archive(global)?, id, tenant, &sha256.to_ascii_lowercase()).await
+            raw(&super::archive(global).await?, id, tenant, &sha256.to_ascii_lowercase()).await
         }
     }
 }
 
-/// The archive's files. Not made, if they are not there.
-fn store(config: &Config) -> anyhow::Result<Store> {
-    let folder = config.data_dir.join("archive");
-    anyhow::ensure!(folder.is_dir(), "there is no archive in {}", config.data_dir.display());
-    Ok(Store::folder(&folder)?)
-}
-
 async fn verify(config: &Config, heads: &[String], public_keys: &[PathBuf]) -> anyhow::Result<Outcome> {
-    let store = store(config)?;
+    let store = crate::store::to_read(config).await?;
     let own = [config.data_dir.join(PUBLIC_KEY_FILE)];
     let files = if public_keys.is_empty() { &own[..] } else { public_keys };
     let keys = files.iter().map(|file| PublicKey::read(file)).collect::<Result<_, _>>();
@@ -86,7 +78,7 @@ fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
 }
 
 async fn compact(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
-    let store = store(config)?.signed_by(services::signer(config)?);
+    let store = crate::store::to_read(config).await?.signed_by(services::signer(config)?);
     // Now, whether or not something may still come.
     let plan = Plan { rests_after: std::time::Duration::ZERO, ..Plan::default() };
     let mut failures = 0;
@@ -106,7 +98,7 @@ async fn compact(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Outco
 }
 
 async fn stats(config: &Config) -> anyhow::Result<Outcome> {
-    let store = store(config)?;
+    let store = crate::store::to_read(config).await?;
     // A reader that has seen enough ends the command, and not with a panic.
     let mut out = std::io::stdout();
     writeln!(out, "{:<18}  {:>8}  {:>8}  {:>12}  {:>14}", "table", "commits", "files", "rows", "bytes")?;

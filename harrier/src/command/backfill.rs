@@ -22,6 +22,7 @@ const UNTIL_DEFAULT: TimeDelta = TimeDelta::days(6);
 
 pub async fn run(global: &Global, options: &Backfill, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
     let core = Core::open(config(global)?, &[], metrics)?;
+    core.check_archive().await?;
     let what = what(&core.config.tenants, options, core.clock.now())?;
     let mut services = Services::new();
     // It runs beside the services of this configuration: rules that they have replaced meanwhile are not brought back.

@@ -12,6 +12,7 @@ pub async fn run(global: &Global, options: &Check) -> anyhow::Result<Outcome> {
     let config = services::config(global)?;
     let mut problems = here(&config);
     if !options.offline {
+        problems += in_the_store(&config).await;
         for tenant in &config.tenants {
             problems += at_microsoft(tenant).await?;
         }
@@ -51,6 +52,20 @@ fn here(config: &Config) -> usize {
         println!("FAIL  {problem}");
     }
     problems.len()
+}
+
+/// Whether the archive's object store can be read, if it has one. Nothing is put there: that is for whoever writes.
+async fn in_the_store(config: &Config) -> usize {
+    let Some(store) = &config.archive.store else { return 0 };
+    match archive::Store::find(config).await {
+        Ok(_) => println!("ok    archive: {store}"),
+        Err(archive::Error::NoArchive { .. }) => println!("ok    archive: {store}, with nothing in it yet"),
+        Err(error) => {
+            println!("FAIL  archive: {store}: {error}");
+            return 1;
+        }
+    }
+    0
 }
 
 /// What Microsoft says of a tenant. How many problems there are.

@@ -10,5 +10,5 @@ pub async fn run(global: &Global, options: &DeadLetters) -> anyhow::Result<Outco
     let query = format!(
         "SELECT received_time, tenant, source, place, reason, length FROM dead_letters ORDER BY received_time DESC, place LIMIT {limit}"
     );
-    super::sql::print(&super::archive(global)?, &query, Format::Table).await
+    super::sql::print(&super::archive(global).await?, &query, Format::Table).await
 }

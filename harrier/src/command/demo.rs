@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use archive::sql::Sql;
 use archive::sql::output::Format;
 use chrono::{TimeDelta, Utc};
@@ -203,7 +202,7 @@ impl Seen {
 /// The questions an analyst would ask now, with the commands that ask them.
 async fn questions(folder: &Path, victim: &str) -> anyhow::Result<()> {
     let data_dir = shell_quoted(&folder.to_string_lossy());
-    let sql = Sql::open(folder).context("the archive cannot be opened")?;
+    let sql = Sql::over(crate::store::to_read(&Config::for_data_dir(folder)).await?);
     println!("$ harrier timeline {victim} --data-dir {data_dir}");
     let question = Question { value: victim.to_owned(), since: None, until: None };
     super::timeline::show(&sql, &question, false).await?;

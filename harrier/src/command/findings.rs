@@ -6,7 +6,7 @@ use crate::cli::{Findings, FindingsAction, Global};
 use crate::exit::Outcome;
 
 pub async fn run(global: &Global, options: &Findings) -> anyhow::Result<Outcome> {
-    let sql = super::archive(global)?;
+    let sql = super::archive(global).await?;
     let mut out = std::io::stdout().lock();
     match &options.action {
         FindingsAction::Show { id } => {

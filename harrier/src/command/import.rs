@@ -31,6 +31,7 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
     config.archive.flush_interval = FLUSH_INTERVAL;
     let domains = [(options.tenant.clone(), options.domains.clone())];
     let core = Core::open(config, &domains, metrics)?;
+    core.check_archive().await?;
     let started = Instant::now();
     let before = Before::read(&*core.log).await?;
     let mut services = Services::new();

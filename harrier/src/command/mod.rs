@@ -76,7 +76,7 @@ async fn dispatch(cli: Cli, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
     }
 }
 
-/// The archive in the data folder.
-fn archive(global: &Global) -> anyhow::Result<::archive::sql::Sql> {
-    Ok(::archive::sql::Sql::open(&crate::services::config(global)?.data_dir)?)
+/// SQL over the archive, wherever the configuration has it.
+async fn archive(global: &Global) -> anyhow::Result<::archive::sql::Sql> {
+    Ok(::archive::sql::Sql::over(crate::store::to_read(&crate::services::config(global)?).await?))
 }

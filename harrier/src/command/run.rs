@@ -40,6 +40,9 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
         Role::All | Role::Detect => Core::open(config, &[], metrics)?,
         Role::Ingest | Role::Archive | Role::Notify => Core::open_without_rules(config, metrics)?,
     };
+    if matches!(options.role, Role::All | Role::Archive) {
+        core.check_archive().await?;
+    }
     let readiness = Readiness::default();
     let mut services = Services::new();
     start(&core, &mut services, options.role, &readiness, pace(&core.config))?;

@@ -31,7 +31,7 @@ pub async fn run(global: &Global, options: &cli::Sql) -> anyhow::Result<Outcome>
         let query = found(name)?;
         let parameters = options.query.iter().chain(&options.parameters).map(|text| parameter(text));
         let parameters = parameters.collect::<anyhow::Result<Vec<_>>>()?;
-        return ask(&super::archive(global)?.with_limits(limits), query, &parameters, format).await;
+        return ask(&super::archive(global).await?.with_limits(limits), query, &parameters, format).await;
     }
     let query = match (&options.query, &options.file) {
         (Some(query), _) => query.clone(),
@@ -39,11 +39,11 @@ pub async fn run(global: &Global, options: &cli::Sql) -> anyhow::Result<Outcome>
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
         }
         (None, None) => {
-            let (sql, config) = (super::archive(global)?.with_limits(limits), crate::services::config(global)?);
+            let (sql, config) = (super::archive(global).await?.with_limits(limits), crate::services::config(global)?);
             return super::shell::run(&sql, &config.data_dir, format).await;
         }
     };
-    print(&super::archive(global)?.with_limits(limits), &query, format).await
+    print(&super::archive(global).await?.with_limits(limits), &query, format).await
 }
 
 /// Runs a query and prints its answer on stdout.

@@ -10,7 +10,7 @@ use crate::exit::Outcome;
 
 pub async fn run(global: &Global, options: &Timeline) -> anyhow::Result<Outcome> {
     let question = Question { value: options.value.clone(), since: options.since, until: options.until };
-    show(&super::archive(global)?, &question, options.json).await
+    show(&super::archive(global).await?, &question, options.json).await
 }
 
 /// Asks and prints on stdout.

@@ -19,7 +19,7 @@ pub async fn run(global: &Global, options: &Watch) -> anyhow::Result<Outcome> {
         WatchAction::Add { kind, values, finding, reason } => {
             let wanted = match (kind, finding) {
                 (Some(kind), _) => values.iter().map(|value| (*kind, value.clone())).collect(),
-                (None, Some(id)) => used_in(&investigate::findings::find(&super::archive(global)?, id).await?),
+                (None, Some(id)) => used_in(&investigate::findings::find(&super::archive(global).await?, id).await?),
                 (None, None) => Vec::new(),
             };
             let now = runtime::clock::Clock::system().now();

@@ -15,6 +15,7 @@ mod import;
 mod kafka;
 mod kill;
 mod named_sql;
+mod object_store;
 mod operate;
 mod others_read_it;
 mod places;

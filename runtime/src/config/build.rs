@@ -65,13 +65,14 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
     if let Some(timeout) = builder.duration("timeout", written.poll_timeout, &POLL_TIMEOUT) {
         config.poll.timeout = timeout;
     }
-    if let Some(flush_interval) = builder.duration("flush_interval", written.archive_flush_interval, &FLUSH_INTERVAL) {
+    let archive = written.archive;
+    config.archive.store = builder.object_store(&archive);
+    if let Some(flush_interval) = builder.duration("flush_interval", archive.flush_interval, &FLUSH_INTERVAL) {
         config.archive.flush_interval = flush_interval;
     }
-    config.archive.keep = builder.duration("keep", written.archive_keep, &ARCHIVE_KEEP);
-    config.archive.keep_mail_items =
-        builder.duration("keep_mail_items", written.archive_keep_mail_items, &ARCHIVE_KEEP);
-    config.archive.keep_sign_ins = builder.duration("keep_sign_ins", written.archive_keep_sign_ins, &ARCHIVE_KEEP);
+    config.archive.keep = builder.duration("keep", archive.keep, &ARCHIVE_KEEP);
+    config.archive.keep_mail_items = builder.duration("keep_mail_items", archive.keep_mail_items, &ARCHIVE_KEEP);
+    config.archive.keep_sign_ins = builder.duration("keep_sign_ins", archive.keep_sign_ins, &ARCHIVE_KEEP);
     config.archive.holds = written.holds.into_iter().filter_map(|hold| builder.hold(hold)).collect();
     config
 }
@@ -100,7 +101,7 @@ struct Named<T> {
     value: T,
 }
 
-struct Builder<'a> {
+pub(super) struct Builder<'a> {
     folder: &'a Path,
     text: &'a str,
     problems: &'a mut Problems,
@@ -396,17 +397,21 @@ impl Builder<'_> {
         distinct
     }
 
-    fn require(&mut self, section: &'static str, offset: usize, present: &Present, keys: &[&'static str]) {
+    pub(super) fn require(&mut self, section: &'static str, offset: usize, present: &Present, keys: &[&'static str]) {
         for key in keys.iter().filter(|key| !present.has(key)) {
             self.problems.add(offset, Problem::Missing { section, key });
         }
+    }
+
+    pub(super) fn problem(&mut self, offset: usize, problem: Problem) {
+        self.problems.add(offset, problem);
     }
 
     fn invalid(&mut self, key: &'static str, offset: usize, reason: InvalidValue) {
         self.problems.add(offset, Problem::Invalid { key, reason: reason.into() });
     }
 
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         key: &'static str,
         written: Option<Placed<String>>,
@@ -442,7 +447,7 @@ impl Builder<'_> {
         })
     }
 
-    fn path(&mut self, key: &'static str, written: Option<Placed<String>>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &'static str, written: Option<Placed<String>>) -> Option<PathBuf> {
         let folder = self.folder;
         self.parsed(key, written, |text| if text.is_empty() { Err(InvalidValue::Empty) } else { Ok(folder.join(text)) })
     }
@@ -451,7 +456,7 @@ impl Builder<'_> {
         written.unwrap_or_default().into_iter().filter_map(|path| self.path(key, Some(path))).collect()
     }
 
-    fn secret(&mut self, key: &'static str, written: Option<Placed<String>>) -> Option<SecretFile> {
+    pub(super) fn secret(&mut self, key: &'static str, written: Option<Placed<String>>) -> Option<SecretFile> {
         let folder = self.folder;
         self.parsed(key, written, |text| secret_file(text, folder))
     }

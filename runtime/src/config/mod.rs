@@ -19,6 +19,7 @@
 mod build;
 mod cloud;
 mod nearest;
+mod object_store;
 mod problem;
 mod secret;
 mod value;
@@ -36,6 +37,7 @@ use schemas::tenant::Tenant;
 use crate::log::embedded::PARTITIONS_DEFAULT;
 
 pub use self::cloud::{Cloud, Hosts};
+pub use self::object_store::{AzureAccess, GoogleAccess, ObjectStoreConfig, ObjectStoreKind, S3Access};
 pub use self::problem::{ConfigErrors, ConfigProblem, Place, Problem};
 pub use self::secret::{Secret, SecretError, SecretFile};
 pub use self::value::{Guid, InvalidDuration, InvalidValue, parse_duration};
@@ -297,6 +299,8 @@ pub struct PollConfig {
 /// `[archive]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveConfig {
+    /// Where the archive lies, if not in the data folder.
+    pub store: Option<ObjectStoreConfig>,
     /// Longest time a row waits for its commit.
     pub flush_interval: Duration,
     /// How long records are kept, by their day; for ever, where there is none.
@@ -344,6 +348,7 @@ impl Default for ArchiveConfig {
     /// most 2,880 small files before compaction.
     fn default() -> Self {
         ArchiveConfig {
+            store: None,
             flush_interval: Duration::from_secs(30),
             keep: None,
             keep_mail_items: None,
@@ -409,7 +414,8 @@ impl Config {
             LogKind::Kafka(kafka) => kafka.sasl.as_ref().map(SaslConfig::secret),
             LogKind::Embedded => None,
         };
-        of_tenants.chain(of_sinks.flatten()).chain(of_log)
+        let of_archive = self.archive.store.as_ref().and_then(ObjectStoreConfig::secret);
+        of_tenants.chain(of_sinks.flatten()).chain(of_log).chain(of_archive)
     }
 }
 

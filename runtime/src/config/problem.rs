@@ -35,6 +35,10 @@ pub enum Problem {
     Invalid { key: &'static str, reason: Arc<InvalidValue> },
     #[error("`{key}` does nothing where `kind` is \"{kind}\"")]
     NotForKind { key: &'static str, kind: &'static str },
+    #[error("`{key}` does nothing without `url`")]
+    WithoutUrl { key: &'static str },
+    #[error("`{key}` does nothing where `url` begins with {scheme}")]
+    NotForStore { key: &'static str, scheme: &'static str },
     #[error("another {what} is called \"{name}\", on line {first_line}")]
     Duplicate { what: &'static str, name: String, first_line: usize },
     #[error("the option `{key}` {reason}")]
@@ -42,6 +46,9 @@ pub enum Problem {
     /// A warning.
     #[error("what signs in to the brokers passes in the clear: set `tls = true` in [log.security]")]
     PasswordInTheClear,
+    /// A warning.
+    #[error("`endpoint` begins with http://: what is archived will pass in the clear")]
+    ArchiveInTheClear,
     #[error("[[tenant]] needs a credential: `client_certificate_file`, `federated_token_file` or `client_secret_file`")]
     NoCredential,
     #[error("`{key}` is a second credential beside `{first}`: keep one")]
@@ -61,7 +68,13 @@ pub enum Problem {
 impl Problem {
     /// Whether harrier can run nevertheless.
     pub fn is_warning(&self) -> bool {
-        matches!(self, Problem::ListensToNetwork | Problem::NoDomains { .. } | Problem::PasswordInTheClear)
+        matches!(
+            self,
+            Problem::ListensToNetwork
+                | Problem::NoDomains { .. }
+                | Problem::PasswordInTheClear
+                | Problem::ArchiveInTheClear
+        )
     }
 }
 

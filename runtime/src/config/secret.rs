@@ -1,8 +1,9 @@
 //! Secrets: text that is used and never shown.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Longest secret. A private key in PEM has a few thousand bytes; a file far above that is not what was meant.
 pub const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -98,7 +99,7 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
         return Err(SecretError::TooLarge { path: path.to_owned() });
     }
     // Not refused: a file of a container platform often has this mode, and nobody else is in the container.
-    if readable_by_all(&metadata) {
+    if readable_by_all(&metadata) && is_first(path) {
         tracing::warn!(path = %path.display(), "every user of this machine may read a secret: chmod o-r it");
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
@@ -108,6 +109,12 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
         "" => Err(SecretError::Empty { path: path.to_owned() }),
         secret => Ok(Secret::new(secret)),
     }
+}
+
+/// Whether this has not been said of the file yet: some secrets are read for every request.
+fn is_first(path: &Path) -> bool {
+    static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned())
 }
 
 #[cfg(unix)]

@@ -39,6 +39,12 @@ pub enum InvalidValue {
     Url,
     #[error("must begin with https://: credentials would pass in the clear (http:// is for loopback only)")]
     UrlInTheClear,
+    #[error("begins with http://: what is archived would pass in the clear; set allow_http = true to have that")]
+    StoreInTheClear,
+    #[error(
+        "an archive's address has the form s3://BUCKET/PREFIX, az://CONTAINER/PREFIX or gs://BUCKET/PREFIX, without credentials"
+    )]
+    StoreUrl,
     #[error("must not have a user, a query or a fragment")]
     UrlParts,
     #[error("names a file, and this is an address: write it to a file and name that here")]
@@ -113,15 +119,12 @@ impl fmt::Debug for Guid {
 /// its end that a parsed address always has.
 pub(super) fn endpoint(text: &str) -> Result<String, InvalidValue> {
     let url = Url::parse(text).map_err(|_| InvalidValue::Url)?;
-    let loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(InvalidValue::Url),
-    };
+    if url.host().is_none() {
+        return Err(InvalidValue::Url);
+    }
     match url.scheme() {
         "https" => {}
-        "http" if loopback => {}
+        "http" if is_loopback(&url) => {}
         "http" => return Err(InvalidValue::UrlInTheClear),
         _ => return Err(InvalidValue::Url),
     }
@@ -130,6 +133,15 @@ pub(super) fn endpoint(text: &str) -> Result<String, InvalidValue> {
         Ok(url.as_str().trim_end_matches('/').to_owned())
     } else {
         Err(InvalidValue::UrlParts)
+    }
+}
+
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 

@@ -45,11 +45,33 @@ pub(super) struct Written {
     pub http_listen: Text,
     pub poll_interval: Text,
     pub poll_timeout: Text,
-    pub archive_flush_interval: Text,
-    pub archive_keep: Text,
-    pub archive_keep_mail_items: Text,
-    pub archive_keep_sign_ins: Text,
+    pub archive: WrittenArchive,
     pub holds: Vec<WrittenHold>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct WrittenArchive {
+    pub flush_interval: Text,
+    pub keep: Text,
+    pub keep_mail_items: Text,
+    pub keep_sign_ins: Text,
+    pub url: Text,
+    pub endpoint: Text,
+    pub allow_http: Option<Placed<bool>>,
+    pub tls_ca_file: Text,
+    pub region: Text,
+    pub access_key_id: Text,
+    pub secret_access_key_file: Text,
+    pub role_arn: Text,
+    pub web_identity_token_file: Text,
+    pub account: Text,
+    pub account_key_file: Text,
+    pub client_id: Text,
+    pub tenant_id: Text,
+    pub federated_token_file: Text,
+    pub service_account_file: Text,
+    /// The keys that are there, to tell those that do nothing.
+    pub present: Present,
 }
 
 #[derive(Debug)]
@@ -170,17 +192,41 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
         written.poll_timeout = poll.text("timeout", problems);
         poll.end(problems);
     }
-    if let Some(mut archive) = root.section("archive", "[archive]", problems) {
-        written.archive_flush_interval = archive.text("flush_interval", problems);
-        written.archive_keep = archive.text("keep", problems);
-        written.archive_keep_mail_items = archive.text("keep_mail_items", problems);
-        written.archive_keep_sign_ins = archive.text("keep_sign_ins", problems);
-        archive.end(problems);
+    if let Some(section) = root.section("archive", "[archive]", problems) {
+        written.archive = archive(section, problems);
     }
     written.holds =
         root.sections("hold", "[[hold]]", problems).into_iter().map(|section| hold(section, problems)).collect();
     root.end(problems);
     Some(written)
+}
+
+fn archive(mut section: Section<'_>, problems: &mut Problems) -> WrittenArchive {
+    let archive = WrittenArchive {
+        flush_interval: section.text("flush_interval", problems),
+        keep: section.text("keep", problems),
+        keep_mail_items: section.text("keep_mail_items", problems),
+        keep_sign_ins: section.text("keep_sign_ins", problems),
+        url: section.text("url", problems),
+        endpoint: section.text("endpoint", problems),
+        allow_http: section.boolean("allow_http", problems),
+        tls_ca_file: section.text("tls_ca_file", problems),
+        region: section.text("region", problems),
+        access_key_id: section.text("access_key_id", problems),
+        secret_access_key_file: section.text("secret_access_key_file", problems),
+        role_arn: section.text("role_arn", problems),
+        web_identity_token_file: section.text("web_identity_token_file", problems),
+        account: section.text("account", problems),
+        account_key_file: section.text("account_key_file", problems),
+        client_id: section.text("client_id", problems),
+        tenant_id: section.text("tenant_id", problems),
+        federated_token_file: section.text("federated_token_file", problems),
+        service_account_file: section.text("service_account_file", problems),
+        present: Present::default(),
+    };
+    let archive = WrittenArchive { present: section.present.clone(), ..archive };
+    section.end(problems);
+    archive
 }
 
 fn log_section(log: &mut Section<'_>, problems: &mut Problems) -> WrittenLog {

@@ -40,7 +40,7 @@ pub async fn run(global: &Global, options: &Backtest) -> anyhow::Result<Outcome>
         matcher(&config, options)
     });
     let old = old.transpose()?;
-    let sql = archive::sql::Sql::open(&config.data_dir)?;
+    let sql = archive::sql::Sql::over(crate::store::to_read(&config).await?);
     let judges: Vec<&Matcher> = [Some(&new), old.as_ref()].into_iter().flatten().collect();
     let (mut found, read) = judge(global, options, &sql, &judges).await?;
     let against_rules = found.len() > 1;
