@@ -66,6 +66,12 @@ pub enum Error {
     /// A file's rows are not in the order that it says.
     #[error("the rows of {path} are not in the order that the file says")]
     Unsorted { path: String },
+    /// Days of the tenant are evidence: somebody has said so in the configuration.
+    #[error("tenant {tenant} is under a hold from {from} until {until}: nothing of these days is erased")]
+    Held { tenant: String, from: chrono::NaiveDate, until: chrono::NaiveDate },
+    /// Others change the files of the table faster than they can be written again.
+    #[error("others keep changing the files of {table}: try again, or while nothing is compacted")]
+    Busy { table: &'static str },
     /// A column is of a type that no table has.
     #[error("the column `{column}` is of a type that no table has")]
     ColumnType { column: String },

@@ -7,6 +7,7 @@ pub mod archiver;
 pub mod compactor;
 mod content;
 pub mod delta;
+pub mod erasure;
 mod error;
 mod file;
 pub mod history;

@@ -74,6 +74,7 @@ impl Retention {
                     remove: files.iter().map(|file| file.path.clone()).collect(),
                     // A day that came late is gone again without the position moving back.
                     positions: vec![(source, from, number(since).max(from))],
+                    erasure: None,
                 };
                 let since = day(from).map_or(since, |before| before.max(since));
                 let done = Retired { table: table.name, tenant, since, files: files.len() as u64, rows };

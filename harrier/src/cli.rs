@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use runtime::config::{Cloud, Guid};
 use schemas::finding::Level;
@@ -337,6 +337,39 @@ pub enum ArchiveAction {
         #[arg(long, value_name = "HEX", default_value = "")]
         sha256: String,
     },
+    /// Take a person's data out, signed for. Says what would go; --yes does it.
+    Erase(Erase),
+}
+
+#[derive(Debug, Args)]
+pub struct Erase {
+    /// Of this tenant.
+    #[arg(long)]
+    pub tenant: Tenant,
+    /// What this user has done. Repeatable.
+    #[arg(long = "user", value_name = "UPN", required_unless_present = "mailboxes")]
+    pub users: Vec<String>,
+    /// What was done in this mailbox, by whomever. Repeatable.
+    #[arg(long = "mailbox", value_name = "ADDRESS")]
+    pub mailboxes: Vec<String>,
+    /// Why. It is signed and stays for ever, and must not name the person.
+    #[arg(long)]
+    pub reason: String,
+    /// Who decided it; stays as well.
+    #[arg(long, value_name = "NAME")]
+    pub by: String,
+    /// Only from this day on (UTC).
+    #[arg(long, value_name = "DAY")]
+    pub from: Option<NaiveDate>,
+    /// Only up to this day (UTC), and with it.
+    #[arg(long, value_name = "DAY")]
+    pub until: Option<NaiveDate>,
+    /// Do it.
+    #[arg(long)]
+    pub yes: bool,
+    /// Delete the replaced files at once, and not a day later: whoever reads an older state then finds them missing.
+    #[arg(long, requires = "yes")]
+    pub now: bool,
 }
 
 #[derive(Debug, Args)]

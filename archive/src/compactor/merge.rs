@@ -28,11 +28,11 @@ const CHUNK_ROWS_MAX: usize = 1_024;
 const CHUNK_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A file to merge.
-pub(super) struct Source {
-    pub(super) path: String,
-    pub(super) bytes: Bytes,
+pub(crate) struct Source {
+    pub(crate) path: String,
+    pub(crate) bytes: Bytes,
     /// What its commit says it holds; nothing for files from before commits said so.
-    pub(super) content: Option<Content>,
+    pub(crate) content: Option<Content>,
 }
 
 /// What a merge gave.
@@ -82,7 +82,7 @@ pub(super) fn merge(table: &'static Table, sources: Vec<Source>, stop: &AtomicBo
 }
 
 /// The rows of a stored file, summed up.
-pub(super) fn content(bytes: Bytes) -> Result<Content, Error> {
+pub(crate) fn content(bytes: Bytes) -> Result<Content, Error> {
     let mut content = Content::default();
     for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.with_batch_size(BATCH_ROWS).build()? {
         content.add_batch(&batch?)?;
@@ -199,7 +199,7 @@ impl Merging {
 }
 
 /// A file being read, in the table's order and columns.
-struct Reader {
+pub(crate) struct Reader {
     path: String,
     schema: SchemaRef,
     batches: Batches,
@@ -215,7 +215,7 @@ enum Batches {
 }
 
 impl Reader {
-    fn open(table: &'static Table, schema: SchemaRef, source: Source) -> Result<(Reader, u64), Error> {
+    pub(crate) fn open(table: &'static Table, schema: SchemaRef, source: Source) -> Result<(Reader, u64), Error> {
         let builder = ParquetRecordBatchReaderBuilder::try_new(source.bytes)?;
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         if let Some(unknown) = builder.schema().fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
@@ -236,7 +236,7 @@ impl Reader {
         Ok((reader, rows))
     }
 
-    fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
         let batch = match &mut self.batches {
             Batches::Sorted(left) if left.num_rows() == 0 => return Ok(None),
             Batches::Sorted(left) => {
@@ -259,7 +259,7 @@ impl Reader {
     }
 
     /// Whether the file held what its commit says.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         match self.expected {
             Some(expected) if expected != self.read => Err(Error::Altered { path: self.path.clone() }),
             _ => Ok(()),

@@ -30,7 +30,8 @@ use crate::error::Error;
 use crate::file;
 use crate::store::Store;
 use crate::table::{TABLES, Table};
-use merge::{Merged, Source};
+use merge::Merged;
+pub(crate) use merge::{Reader, Source, content};
 pub use plan::Plan;
 use plan::{Candidate, choose};
 
@@ -186,7 +187,7 @@ impl Compactor {
             rows: content.rows,
             failures: 0,
         };
-        let changes = Changes { operation: Operation::Optimize, add: vec![add], remove: paths, positions: Vec::new() };
+        let changes = Changes { operation: Operation::Optimize, add: vec![add], remove: paths, ..Changes::default() };
         let outcome = delta.commit(changes, self.clock.now()).await?;
         runtime::failpoint::reached_by("archive_compact_after_commit", table.name);
         match outcome {

@@ -30,11 +30,13 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
+use schemas::tenant::Tenant;
 
 use action::{Action, Format, Metadata, Protocol, Remove, TxnAction};
 pub use action::{Add, FileStatistics};
 pub(crate) use action::{CONTENT_TAG, Proof, SHA256_TAG};
 pub(crate) use checkpoint::{Hint, PROOF_FOLDER};
+pub use statement::Erasure;
 use statement::{COMMIT_SCHEMA, CommitStatement, FileStatement, PositionStatement};
 
 use crate::error::Error;
@@ -95,6 +97,8 @@ pub enum Operation {
     Optimize,
     /// Rows past their time go.
     Delete,
+    /// Rows of a person go.
+    Erase,
 }
 
 impl Operation {
@@ -104,6 +108,7 @@ impl Operation {
             Operation::Write => "WRITE",
             Operation::Optimize => "OPTIMIZE",
             Operation::Delete => "DELETE",
+            Operation::Erase => "ERASE",
         }
     }
 }
@@ -117,6 +122,8 @@ pub struct Changes {
     pub remove: Vec<String>,
     /// New positions: (source, the position this commit starts from, the next offset).
     pub positions: Vec<(String, u64, u64)>,
+    /// What is said of rows that go for good.
+    pub erasure: Option<Erasure>,
 }
 
 /// What became of a commit.
@@ -287,6 +294,21 @@ impl DeltaTable {
         Ok(doomed.len() as u64)
     }
 
+    /// Deletes every file of a tenant that left the table by a commit, however lately. Files that no commit names stay: a
+    /// writer may be about to commit them. Returns how many went.
+    pub async fn purge(&self, tenant: &Tenant) -> Result<u64, Error> {
+        let folder = format!("tenant={tenant}/");
+        let mut gone = 0;
+        for path in self.snapshot.removed.keys().filter(|path| path.starts_with(&folder)) {
+            match self.store.objects().delete(&self.location(path)).await {
+                Ok(()) => gone += 1,
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(gone)
+    }
+
     fn entry(&self, version: u64, changes: &Changes, now: DateTime<Utc>) -> Result<Bytes, Error> {
         let actions = self.actions(changes, now.timestamp_millis());
         let lines: Vec<Vec<u8>> = actions.iter().map(serde_json::to_vec).collect::<Result<_, _>>()?;
@@ -306,6 +328,7 @@ impl DeltaTable {
                 .iter()
                 .map(|(source, from, next)| PositionStatement { source: source.clone(), from: *from, next: *next })
                 .collect(),
+            erasure: changes.erasure.clone(),
             lines: lines.iter().map(|line| statement::sha256(line)).collect(),
         };
         let mut body = statement::first_line(&statement, statement::signed(&statement, &self.store)?)?;

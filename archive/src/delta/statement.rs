@@ -4,6 +4,7 @@
 //! the statement before it by its hash, every file with its hash and rows, how far into the log the table has come, and
 //! the hash of every other line of the commit. The first line, which holds it, follows from it byte for byte.
 
+use chrono::NaiveDate;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,9 @@ pub(crate) struct CommitStatement {
     pub(crate) add: Vec<FileStatement>,
     pub(crate) remove: Vec<String>,
     pub(crate) positions: Vec<PositionStatement>,
+    /// What was erased; nothing in all other commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) erasure: Option<Erasure>,
     /// Hash of every line of the commit but the first.
     pub(crate) lines: Vec<String>,
 }
@@ -56,6 +60,23 @@ pub(crate) struct PositionStatement {
     pub(crate) source: String,
     pub(crate) from: u64,
     pub(crate) next: u64,
+}
+
+/// What a commit says of rows that it takes out for good: all that somebody may know who may not know them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Erasure {
+    pub reason: String,
+    /// Who decided it.
+    pub by: String,
+    /// What the rows were chosen by, and not whom.
+    pub chosen_by: Vec<String>,
+    /// The days that were meant, if not all.
+    pub from: Option<NaiveDate>,
+    pub until: Option<NaiveDate>,
+    pub rows: u64,
+    /// The sum over them ([`crate::content`]).
+    pub content: String,
 }
 
 /// What is said of a checkpoint, beside it.

@@ -118,7 +118,7 @@ async fn who_came_second_commits_behind_the_first_unless_what_it_rests_on_has_ch
         operation: Operation::Optimize,
         add: vec![add(to)],
         remove: vec!["a".into(), "b".into()],
-        positions: vec![],
+        ..Changes::default()
     };
     let (mut compactor, mut late) = (open(&folder).await, open(&folder).await);
     assert_eq!(writer.commit(changes("c", 2, 3), Utc::now()).await.unwrap(), Outcome::Committed);

@@ -9,7 +9,7 @@ use super::files::Listed;
 use super::{Fault, Kind, Report, Verifier};
 use crate::content::Content;
 use crate::delta::statement::{COMMIT_SCHEMA, CommitStatement, FileStatement, first_line, hash, proof_of, sha256};
-use crate::delta::{LOG_FOLDER, Operation, Proof};
+use crate::delta::{Erasure, LOG_FOLDER, Operation, Proof};
 use crate::error::Error;
 use crate::retention::may_remove;
 use crate::table::Table;
@@ -30,6 +30,8 @@ pub(super) struct Chain {
     /// What was past its time and taken out.
     pub(super) retired_files: u64,
     pub(super) retired_rows: u64,
+    /// What was erased, with the version of each commit that did it.
+    pub(super) erased: Vec<(u64, Erasure)>,
     /// The first commit after the last one that is signed.
     unsigned_from: Option<u64>,
     /// The commit before is missing or cannot be read: the next has nothing to follow on.
@@ -56,6 +58,7 @@ impl Chain {
             positions: BTreeMap::new(),
             retired_files: 0,
             retired_rows: 0,
+            erased: Vec::new(),
             unsigned_from: None,
             is_broken: false,
         }
@@ -200,6 +203,7 @@ fn apply(chain: &mut Chain, statement: CommitStatement) -> Vec<Kind> {
     let is_retention = statement.operation == Operation::Delete.as_str();
     let limits: Vec<(String, u64)> =
         statement.positions.iter().map(|position| (position.source.clone(), position.next)).collect();
+    let has_positions = !limits.is_empty();
     for position in statement.positions {
         let expected = chain.positions.insert(position.source.clone(), position.next).unwrap_or(0);
         if expected != position.from {
@@ -229,12 +233,26 @@ fn apply(chain: &mut Chain, statement: CommitStatement) -> Vec<Kind> {
     if is_retention && !statement.add.is_empty() {
         kinds.push(Kind::RowsChanged);
     }
+    let is_erasure = statement.operation == Operation::Erase.as_str();
     for file in statement.add {
         into.add(&Content::parse(&file.content, file.rows).unwrap_or_default());
         chain.files.insert(file.path.clone(), Known { statement: Some(file), is_live: true });
     }
     if statement.operation == Operation::Optimize.as_str() && is_known && out != into {
         kinds.push(Kind::RowsChanged);
+    }
+    match statement.erasure {
+        Some(erasure) if is_erasure => {
+            let erased = Content::parse(&erasure.content, erasure.rows);
+            into.add(&erased.unwrap_or_default());
+            // What was there is what is there and what was erased.
+            if erased.is_none() || (is_known && out != into) || has_positions {
+                kinds.push(Kind::ErasesOther);
+            }
+            chain.erased.push((statement.version, erasure));
+        }
+        None if !is_erasure => {}
+        _ => kinds.push(Kind::ErasesOther),
     }
     kinds
 }

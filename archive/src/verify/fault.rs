@@ -44,6 +44,8 @@ pub enum Kind {
     RemovesKept { path: String },
     /// The commit says that it only moves rows, and does not.
     RowsChanged,
+    /// The commit says that it erases rows, and what is gone is not what it says.
+    ErasesOther,
     /// A head that was given is not in the archive: it was brought back to an older state, or is another archive.
     HeadMissing { head: String },
 }
@@ -84,6 +86,7 @@ impl fmt::Display for Fault {
                 write!(f, "{file}: takes out {}, which was not past its time", schemas::text::escape_controls(path))
             }
             Kind::RowsChanged => write!(f, "{file}: says that no row changes, but the files hold other rows"),
+            Kind::ErasesOther => write!(f, "{file}: says that it erases rows, but others are gone than it says"),
             Kind::HeadMissing { head } => write!(
                 f,
                 "the head {} is not in the archive: it was brought back to an older state, or is another one",

@@ -15,6 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
+use crate::delta::Erasure;
 use crate::error::Error;
 use crate::signer::PublicKey;
 use crate::store::Store;
@@ -62,6 +63,8 @@ pub struct TableReport {
     /// What a retention has taken out.
     pub retired_files: u64,
     pub retired_rows: u64,
+    /// What was erased of persons, by the version of the commit: gone, and signed for.
+    pub erased: Vec<(u64, Erasure)>,
     /// Commits from before harrier made statements, at the beginning: whole as far as they can be read, not proven.
     pub unproven_commits: u64,
     /// The newest statement's version and hash.
@@ -134,6 +137,7 @@ impl Verifier {
             leftovers,
             retired_files: chain.retired_files,
             retired_rows: chain.retired_rows,
+            erased: chain.erased.clone(),
             unproven_commits: chain.unproven,
             head: chain.head.clone().zip(chain.newest).map(|(hash, version)| (version, hash)),
             fresh_since: self.heads.iter().filter_map(|head| chain.hashes.get(head)).max().copied(),

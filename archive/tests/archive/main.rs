@@ -22,6 +22,7 @@ macro_rules! on_each_store {
 
 mod archiver;
 mod compaction;
+mod erasure;
 mod hostile_sql;
 mod object_store;
 mod racing;

@@ -1,4 +1,6 @@
-//! `harrier archive`: is it whole, make it compact, give a record back.
+//! `harrier archive`: is it whole, make it compact, give a record back, take a person's data out.
+
+mod erase;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use chrono::Utc;
 use runtime::clock::Clock;
 use runtime::config::Config;
 use runtime::metrics::Metrics;
+use schemas::text::escape_controls;
 
 use crate::cli::{self, ArchiveAction, Global};
 use crate::exit::Outcome;
@@ -26,6 +29,7 @@ pub async fn run(global: &Global, options: &cli::Archive, metrics: Arc<Metrics>)
         ArchiveAction::Verify { heads, public_keys } => verify(&config, heads, public_keys).await,
         ArchiveAction::Compact => compact(&config, metrics).await,
         ArchiveAction::Stats => stats(&config).await,
+        ArchiveAction::Erase(options) => erase::run(&config, options).await,
         ArchiveAction::Raw { id, tenant, sha256 } => {
             let tenant = tenant.as_ref().map(|tenant| tenant.as_str());
             raw(&super::archive(global).await?, id, tenant, &sha256.to_ascii_lowercase()).await
@@ -66,6 +70,11 @@ fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
         if table.retired_files > 0 {
             let (rows, files) = (grouped(table.retired_rows), grouped(table.retired_files));
             writeln!(out, "  {rows} rows in {files} files were past their time and are gone")?;
+        }
+        for (version, erasure) in &table.erased {
+            let (rows, by, reason) =
+                (grouped(erasure.rows), escape_controls(&erasure.by), escape_controls(&erasure.reason));
+            writeln!(out, "  {rows} rows of a person were erased at version {version}, decided by {by}: {reason}")?;
         }
         if table.unproven_commits > 0 {
             writeln!(out, "  the first {} commits are from before harrier signed: not proven", table.unproven_commits)?;

@@ -9,6 +9,7 @@
 mod bad_input;
 mod binary;
 mod compose;
+mod erase;
 mod first_rule;
 mod import;
 #[cfg(feature = "kafka")]
