@@ -109,7 +109,7 @@ fn every_command_works_on_a_bucket_as_on_a_folder() {
         &["rules", "backtest"],
         &["rules", "coverage"],
         &["dead-letters", "list"],
-        &["sql", "--query", "taken", &format!("finding={finding}")],
+        &["sql", "--query", "taken", "user=sam.aspen@contoso.example"],
         &["check", "--offline"],
     ] {
         let ran = on_s3.run(arguments);
