@@ -41,11 +41,10 @@ pub(super) struct Known<'k> {
 impl<'k> Known<'k> {
     pub fn text(self, span: Span) -> &'k [u8] {
         let (start, end) = (span.start as usize, span.end as usize);
-        let text = match start.checked_sub(self.json.len()) {
-            Some(start) => self.written_out.as_bytes().get(start..end - self.json.len()),
-            None => self.json.get(start..end),
-        };
-        text.unwrap_or_default()
+        self.json.get(start..end).unwrap_or_else(|| {
+            let place = |place: usize| place.saturating_sub(self.json.len());
+            self.written_out.as_bytes().get(place(start)..place(end)).unwrap_or_default()
+        })
     }
 
     fn key(self, slot: u32) -> &'k [u8] {
@@ -89,6 +88,7 @@ impl Keys {
     }
 
     /// Adds a key whose value will have the next slot. Returns the slot of the value that the same key has already.
+    #[inline(always)]
     pub fn add(&mut self, key: Span, known: Known<'_>, open: &mut OpenKeys) -> Option<usize> {
         let name = known.text(key);
         let hash = hash(name);

@@ -17,8 +17,11 @@ const BYTES_MAX: usize = 1 << 30;
 const BLOCK: usize = 64;
 const BLOCKS: usize = 64;
 
-/// About how many bytes of a record there are to a value.
+/// About how many bytes of a record there are to a value, and about how many keys are open at once: so that most records
+/// ask for memory once.
 const BYTES_A_SLOT: usize = 16;
+const KEYS: usize = 64;
+const WRITTEN_OUT_BYTES: usize = 256;
 
 /// None if the bytes are not one JSON value, or one that is for the other way of reading.
 pub(super) fn read(bytes: &[u8]) -> Option<Document> {
@@ -39,16 +42,13 @@ pub(super) fn read(bytes: &[u8]) -> Option<Document> {
     let mut scan = Scan {
         bytes,
         marks,
-        at: 0,
         written_out: String::new(),
         slots: Vec::with_capacity(bytes.len() / BYTES_A_SLOT + 4),
-        open: OpenKeys::default(),
+        open: OpenKeys { hashes: Vec::with_capacity(KEYS), members: Vec::with_capacity(KEYS) },
         repeated_key: None,
     };
-    scan.space();
-    scan.value(Span::default(), 0)?;
-    scan.space();
-    if scan.at != bytes.len() {
+    let end = scan.value(scan.space(0), Span::default(), 0)?;
+    if scan.space(end) != bytes.len() {
         return None;
     }
     let Scan { written_out, slots, open: OpenKeys { hashes, members }, repeated_key, .. } = scan;
@@ -81,10 +81,11 @@ fn marks_of(block: &[u8; BLOCK]) -> u64 {
     eights.iter().rev().fold(0, |marks, eight| marks << 8 | bits(eight))
 }
 
+/// What has been read. How far is passed from one function to the next, each of which returns where it has come to: kept
+/// here, it would go through memory at every step.
 struct Scan<'b> {
     bytes: &'b [u8],
     marks: &'b [u64],
-    at: usize,
     /// Strings with escapes, written out.
     written_out: String,
     slots: Vec<Slot>,
@@ -94,26 +95,22 @@ struct Scan<'b> {
 
 impl Scan<'_> {
     /// The byte that is next; zero, which no JSON goes on with, at the end.
-    fn byte(&self) -> u8 {
-        self.bytes.get(self.at).copied().unwrap_or(0)
+    #[inline(always)]
+    fn byte(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or(0)
     }
 
-    fn space(&mut self) {
-        while matches!(self.byte(), b' ' | b'\n' | b'\r' | b'\t') {
-            self.at += 1;
+    /// Behind the space.
+    #[inline(always)]
+    fn space(&self, mut at: usize) -> usize {
+        // Most records have none.
+        while self.byte(at) <= b' ' && matches!(self.byte(at), b' ' | b'\n' | b'\r' | b'\t') {
+            at += 1;
         }
+        at
     }
 
-    /// Takes this byte, and the space after it.
-    fn take(&mut self, byte: u8) -> Option<()> {
-        if self.byte() != byte {
-            return None;
-        }
-        self.at += 1;
-        self.space();
-        Some(())
-    }
-
+    #[inline(always)]
     fn put(&mut self, key: Span, kind: Kind, value: Span) -> usize {
         let at = self.slots.len();
         self.slots.push(Slot { key, value, end: at as u32 + 1, kind, replaced: false });
@@ -129,55 +126,66 @@ impl Scan<'_> {
     }
 
     /// One value, which stands under `key`, in so many lists and objects.
-    fn value(&mut self, key: Span, depth: usize) -> Option<()> {
-        let (kind, value) = match self.byte() {
-            b'"' => (Kind::Text, self.string()?),
-            b'{' => return self.object(key, depth + 1),
-            b'[' => return self.array(key, depth + 1),
-            b't' => (Kind::True, self.word(b"true")?),
-            b'f' => (Kind::False, self.word(b"false")?),
-            b'n' => (Kind::Null, self.word(b"null")?),
-            _ => (Kind::Number, self.number()?),
+    fn value(&mut self, at: usize, key: Span, depth: usize) -> Option<usize> {
+        let (kind, value, end) = match self.byte(at) {
+            b'"' => {
+                let (value, end) = self.string(at)?;
+                (Kind::Text, value, end)
+            }
+            b'{' => return self.object(at, key, depth + 1),
+            b'[' => return self.array(at, key, depth + 1),
+            b't' => (Kind::True, Span::default(), self.word(at, b"true")?),
+            b'f' => (Kind::False, Span::default(), self.word(at, b"false")?),
+            b'n' => (Kind::Null, Span::default(), self.word(at, b"null")?),
+            _ => {
+                let end = self.number(at)?;
+                (Kind::Number, Span { start: at as u32, end: end as u32 }, end)
+            }
         };
         self.put(key, kind, value);
-        Some(())
+        Some(end)
     }
 
-    fn array(&mut self, key: Span, depth: usize) -> Option<()> {
+    fn array(&mut self, at: usize, key: Span, depth: usize) -> Option<usize> {
         if depth > DEPTH_MAX {
             return None;
         }
         let array = self.put(key, Kind::Array, Span::default());
-        self.take(b'[')?;
-        if self.byte() != b']' {
+        let mut at = self.space(at + 1);
+        if self.byte(at) != b']' {
             loop {
-                self.value(Span::default(), depth)?;
-                self.space();
-                if self.byte() != b',' {
+                let end = self.value(at, Span::default(), depth)?;
+                at = self.space(end);
+                if self.byte(at) != b',' {
                     break;
                 }
-                self.take(b',')?;
+                at = self.space(at + 1);
             }
         }
         self.close(array);
-        self.end(b']')
+        (self.byte(at) == b']').then_some(at + 1)
     }
 
-    fn object(&mut self, key: Span, depth: usize) -> Option<()> {
+    fn object(&mut self, at: usize, key: Span, depth: usize) -> Option<usize> {
         if depth > DEPTH_MAX {
             return None;
         }
         let object = self.put(key, Kind::Object, Span::default());
         let mut keys = Keys::new(&self.open);
-        self.take(b'{')?;
-        if self.byte() != b'}' {
+        let mut at = self.space(at + 1);
+        if self.byte(at) != b'}' {
             loop {
-                self.member(&mut keys, depth)?;
-                self.space();
-                if self.byte() != b',' {
+                let (key, end) = self.key(at, &mut keys)?;
+                at = self.space(end);
+                if self.byte(at) != b':' {
+                    return None;
+                }
+                let end = self.value(self.space(at + 1), key, depth)?;
+                at = self.space(end);
+                if self.byte(at) != b',' {
                     break;
                 }
-                self.take(b',')?;
+                at = self.space(at + 1);
             }
         }
         self.close(object);
@@ -185,32 +193,20 @@ impl Scan<'_> {
         if depth > 1 {
             self.open.close(&keys);
         }
-        self.end(b'}')
+        (self.byte(at) == b'}').then_some(at + 1)
     }
 
-    fn end(&mut self, byte: u8) -> Option<()> {
-        if self.byte() != byte {
+    #[inline(always)]
+    fn key(&mut self, at: usize, keys: &mut Keys) -> Option<(Span, usize)> {
+        if self.byte(at) != b'"' {
             return None;
         }
-        self.at += 1;
-        Some(())
-    }
-
-    fn member(&mut self, keys: &mut Keys, depth: usize) -> Option<()> {
-        if self.byte() != b'"' {
-            return None;
-        }
-        let key = self.string()?;
+        let (key, end) = self.string(at)?;
         let known = Known { json: self.bytes, written_out: &self.written_out, slots: &self.slots };
         if let Some(earlier) = keys.add(key, known, &mut self.open) {
             self.repeat(key, earlier);
         }
-        if keys.count(&self.open) > OBJECT_KEYS_MAX {
-            return None;
-        }
-        self.space();
-        self.take(b':')?;
-        self.value(key, depth)
+        (keys.count(&self.open) <= OBJECT_KEYS_MAX).then_some((key, end))
     }
 
     #[cold]
@@ -223,57 +219,45 @@ impl Scan<'_> {
         }
     }
 
-    fn word(&mut self, word: &[u8]) -> Option<Span> {
-        let end = self.at + word.len();
-        if self.bytes.get(self.at..end) != Some(word) {
+    fn word(&self, at: usize, word: &[u8]) -> Option<usize> {
+        let end = at + word.len();
+        (self.bytes.get(at..end) == Some(word)).then_some(end)
+    }
+
+    /// Behind one digit or more.
+    fn digits(&self, start: usize) -> Option<usize> {
+        let mut at = start;
+        while self.byte(at).is_ascii_digit() {
+            at += 1;
+        }
+        (at > start).then_some(at)
+    }
+
+    fn number(&self, start: usize) -> Option<usize> {
+        let first = start + usize::from(self.byte(start) == b'-');
+        let end = self.digits(first)?;
+        if self.byte(first) == b'0' && end > first + 1 {
             return None;
         }
-        self.at = end;
-        Some(Span::default())
+        let is_whole = !matches!(self.byte(end), b'.' | b'e' | b'E');
+        // A double can hold numbers of three hundred digits, if not all of the digits.
+        if is_whole && end - start < 300 { Some(end) } else { self.double(start, end) }
     }
 
-    fn digits(&mut self) -> Option<usize> {
-        let start = self.at;
-        while self.byte().is_ascii_digit() {
-            self.at += 1;
+    fn double(&self, start: usize, mut at: usize) -> Option<usize> {
+        if self.byte(at) == b'.' {
+            at = self.digits(at + 1)?;
         }
-        (self.at > start).then_some(self.at - start)
-    }
-
-    fn number(&mut self) -> Option<Span> {
-        let start = self.at;
-        self.at += usize::from(self.byte() == b'-');
-        let leads = self.byte();
-        if self.digits()? > 1 && leads == b'0' {
-            return None;
+        if matches!(self.byte(at), b'e' | b'E') {
+            let sign = usize::from(matches!(self.byte(at + 1), b'+' | b'-'));
+            at = self.digits(at + 1 + sign)?;
         }
-        if matches!(self.byte(), b'.' | b'e' | b'E') {
-            self.fraction()?;
-        }
-        let digits = self.bytes.get(start..self.at)?;
-        // Far from what a double can hold there is none that is too large.
-        let is_certain = digits.len() < 300 && !digits.iter().any(|byte| matches!(byte, b'e' | b'E'));
-        let is_finite = || std::str::from_utf8(digits).ok()?.parse().ok().filter(|double: &f64| double.is_finite());
-        if !is_certain {
-            is_finite()?;
-        }
-        Some(Span { start: start as u32, end: self.at as u32 })
-    }
-
-    fn fraction(&mut self) -> Option<()> {
-        if self.byte() == b'.' {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.byte(), b'e' | b'E') {
-            self.at += 1;
-            self.at += usize::from(matches!(self.byte(), b'+' | b'-'));
-            self.digits()?;
-        }
-        Some(())
+        let double: f64 = std::str::from_utf8(self.bytes.get(start..at)?).ok()?.parse().ok()?;
+        double.is_finite().then_some(at)
     }
 
     /// The first mark from here on.
+    #[inline(always)]
     fn marked(&self, from: usize) -> Option<usize> {
         let mut block = from / BLOCK;
         let mut marks = self.marks.get(block)? & u64::MAX << (from % BLOCK);
@@ -284,23 +268,24 @@ impl Scan<'_> {
         Some(block * BLOCK + marks.trailing_zeros() as usize)
     }
 
-    /// A string, its first quote being next.
-    fn string(&mut self) -> Option<Span> {
-        let start = self.at + 1;
-        let end = self.marked(start)?;
-        match self.bytes.get(end)? {
-            b'"' => {
-                self.at = end + 1;
-                Some(Span { start: start as u32, end: end as u32 })
-            }
-            b'\\' => self.with_escapes(start, end),
-            // A control character.
+    /// The string whose first quote is here, and what lies behind it.
+    #[inline(always)]
+    fn string(&mut self, at: usize) -> Option<(Span, usize)> {
+        let end = self.marked(at + 1)?;
+        match self.byte(end) {
+            b'"' => Some((Span { start: at as u32 + 1, end: end as u32 }, end + 1)),
+            b'\\' => self.with_escapes(at + 1, end),
+            // A control character, or the end.
             _ => None,
         }
     }
 
     /// A string whose first backslash is here: it is written out.
-    fn with_escapes(&mut self, start: usize, mut at: usize) -> Option<Span> {
+    #[inline(never)]
+    fn with_escapes(&mut self, start: usize, mut at: usize) -> Option<(Span, usize)> {
+        if self.written_out.is_empty() {
+            self.written_out.reserve(WRITTEN_OUT_BYTES);
+        }
         let (begin, mut plain) = (self.written_out.len(), start);
         loop {
             // Marks are ASCII, so what lies between them is whole characters.
@@ -317,9 +302,8 @@ impl Scan<'_> {
             }
             at = self.marked(plain)?;
         }
-        self.at = at + 1;
         let place = |length: usize| (self.bytes.len() + length) as u32;
-        Some(Span { start: place(begin), end: place(self.written_out.len()) })
+        Some((Span { start: place(begin), end: place(self.written_out.len()) }, at + 1))
     }
 
     /// What stands behind a backslash, and where it ends.
