@@ -144,6 +144,16 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_a_beginning_ends_with_is_no_beginning() {
+        let beginnings = ["abcd", "a", "d", "x"].iter().enumerate();
+        let beginnings = beginnings.map(|(at, text)| (((*text).to_owned(), false), vec![at])).collect();
+        let mut found = Vec::new();
+        Search::new(&beginnings, &HashMap::new()).each("abcd", |detections| found.extend(detections.to_vec()));
+        found.sort_unstable();
+        assert_eq!(found, [0, 1]);
+    }
+
     proptest::proptest! {
         /// Whatever the number of texts: those that are there are found, and no others.
         #[test]
