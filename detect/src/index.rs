@@ -11,9 +11,7 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use aho_corasick::AhoCorasick;
 use ipnet::IpNet;
-use memchr::memmem::Finder;
 use schemas::path::Scalar;
 use schemas::{Event, field};
 
@@ -21,6 +19,10 @@ use crate::rule::condition::{Detection, OperationName};
 use crate::rule::pattern::{fold_into, fold_text};
 use crate::rule::predicate::{Field, Subject, address};
 use crate::rule::witness::Needle;
+
+mod search;
+
+use search::Search;
 
 /// Detections by what a record must be for them to hold. Detections are named by their position.
 #[derive(Debug, Default)]
@@ -49,7 +51,9 @@ struct FieldNeedles {
     /// Those that ask for any value.
     value: Vec<usize>,
     networks: Networks,
-    /// By the text that they ask for.
+    /// By the text with which a value begins, and whether that is all of it.
+    beginnings: HashMap<(String, bool), Vec<usize>>,
+    /// By the text that is somewhere in it.
     texts: HashMap<String, Vec<usize>>,
     /// Made by the first record of the operation: most operations that rules name never come.
     search: OnceLock<Search>,
@@ -79,18 +83,6 @@ impl Networks {
         }
     }
 }
-
-/// How texts are looked for.
-#[derive(Debug)]
-enum Search {
-    /// One after the other.
-    Each(Vec<(Finder<'static>, Vec<usize>)>),
-    /// At once; the detections by the number of the text.
-    Together(AhoCorasick, Vec<Vec<usize>>),
-}
-
-/// From so many texts on, looking for all at once is quicker.
-const TOGETHER_MIN: usize = 8;
 
 impl Index {
     pub(crate) fn new<'d>(detections: impl Iterator<Item = &'d Detection>) -> Index {
@@ -125,16 +117,38 @@ impl Index {
         let Some(operation) = event.record().get("Operation").and_then(schemas::Node::as_str) else {
             return (0..self.count).collect();
         };
-        let mut candidates = Vec::new();
-        let key = fold_text(event.text(field::OPERATION_KEY).unwrap_or_default());
-        let found = [self.by_operation.get(&fold_text(operation)), self.by_key.get(&key)];
-        for bucket in found.into_iter().flatten().chain([&self.any_operation]) {
-            bucket.candidates(event, self.count, &mut candidates);
-        }
-        candidates.sort_unstable();
-        candidates.dedup();
-        candidates
+        let mut probe =
+            Probe { event, count: self.count, values: Vec::new(), folded: String::new(), found: Vec::new() };
+        fold_into(operation, &mut probe.folded);
+        let key = if is_key_when_folded(operation) {
+            self.by_key.get(&probe.folded)
+        } else {
+            self.by_key.get(&fold_text(event.text(field::OPERATION_KEY).unwrap_or_default()))
+        };
+        let found = [self.by_operation.get(&probe.folded), key];
+        found.into_iter().flatten().chain([&self.any_operation]).for_each(|bucket| bucket.ask(&mut probe));
+        probe.found.sort_unstable();
+        probe.found.dedup();
+        probe.found
     }
+}
+
+/// Whether what is compared of an operation is what is written, folded: nearly always, and then nothing need be made of
+/// it. Other forms lose what stands around them, and dashes of other kinds.
+fn is_key_when_folded(operation: &str) -> bool {
+    let ends = [operation.bytes().next(), operation.bytes().next_back()];
+    let is_plain = |end: Option<u8>| end.is_some_and(|end| end > b' ' && end != b'.');
+    operation.is_ascii() && ends.into_iter().all(is_plain)
+}
+
+/// One record that is asked about, and room for what is looked at, kept from one field to the next.
+struct Probe<'e> {
+    event: &'e Event,
+    /// How many detections there are.
+    count: usize,
+    values: Vec<Scalar<'e>>,
+    folded: String,
+    found: Vec<usize>,
 }
 
 impl Bucket {
@@ -144,66 +158,52 @@ impl Bucket {
                 field: field.clone(),
                 value: Vec::new(),
                 networks: Networks::default(),
+                beginnings: HashMap::new(),
                 texts: HashMap::new(),
                 search: OnceLock::new(),
             });
             self.fields.len() - 1
         });
+        let needles = &mut self.fields[at];
         match needle {
-            Needle::Value => self.fields[at].value.push(position),
-            Needle::Network(network) => self.fields[at].networks.add(*network, position),
-            Needle::Text(text) => self.fields[at].texts.entry(text.clone()).or_default().push(position),
+            Needle::Value => needles.value.push(position),
+            Needle::Network(network) => needles.networks.add(*network, position),
+            Needle::Text(text) => needles.texts.entry(text.clone()).or_default().push(position),
+            Needle::Beginning { text, is_all } => {
+                needles.beginnings.entry((text.clone(), *is_all)).or_default().push(position);
+            }
         }
     }
 
-    /// Appends its candidates; `count` is how many detections there are.
-    fn candidates(&self, event: &Event, count: usize, candidates: &mut Vec<usize>) {
-        candidates.extend(&self.always);
-        let (mut values, mut folded) = (Vec::new(), String::new());
-        for field in &self.fields {
-            values.clear();
-            field.field.select(Subject::Record(event), &mut values);
-            for value in values.iter().filter(|value| **value != Scalar::Null) {
-                candidates.extend(&field.value);
-                field.networks.each(value, |found| candidates.extend(found));
-                if field.texts.is_empty() {
-                    continue;
-                }
-                folded.clear();
-                fold_into(&value.to_text(), &mut folded);
-                field.search.get_or_init(|| Search::new(&field.texts)).each(&folded, |found| candidates.extend(found));
-                // A record with a hundred thousand values may find the same ones each time.
-                if candidates.len() > 2 * count {
-                    candidates.sort_unstable();
-                    candidates.dedup();
-                }
-            }
-        }
+    /// Adds its candidates.
+    fn ask(&self, probe: &mut Probe<'_>) {
+        probe.found.extend(&self.always);
+        self.fields.iter().for_each(|field| field.ask(probe));
     }
 }
 
-impl Search {
-    fn new(texts: &HashMap<String, Vec<usize>>) -> Search {
-        let finder = |text: &String| Finder::new(text).into_owned();
-        let each = || texts.iter().map(|(text, detections)| (finder(text), detections.clone())).collect();
-        if texts.len() < TOGETHER_MIN {
-            return Search::Each(each());
-        }
-        match AhoCorasick::new(texts.keys()) {
-            Ok(automaton) => Search::Together(automaton, texts.values().cloned().collect()),
-            // More texts than an automaton can hold.
-            Err(_) => Search::Each(each()),
-        }
-    }
-
-    fn each(&self, value: &str, mut found: impl FnMut(&[usize])) {
-        match self {
-            Search::Each(texts) => {
-                let is_in = |(text, _): &&(Finder<'_>, _)| text.find(value.as_bytes()).is_some();
-                texts.iter().filter(is_in).for_each(|(_, detections)| found(detections));
+impl FieldNeedles {
+    fn ask(&self, probe: &mut Probe<'_>) {
+        let Probe { event, count, values, folded, found } = probe;
+        values.clear();
+        self.field.select(Subject::Record(event), values);
+        for value in values.iter().filter(|value| **value != Scalar::Null) {
+            found.extend(&self.value);
+            self.networks.each(value, |detections| found.extend(detections));
+            if self.texts.is_empty() && self.beginnings.is_empty() {
+                continue;
             }
-            Search::Together(automaton, detections) => {
-                automaton.find_overlapping_iter(value).for_each(|at| found(&detections[at.pattern().as_usize()]));
+            folded.clear();
+            match value {
+                Scalar::Text(text) => fold_into(text, folded),
+                other => fold_into(&other.to_text(), folded),
+            }
+            let search = self.search.get_or_init(|| Search::new(&self.beginnings, &self.texts));
+            search.each(folded, |detections| found.extend(detections));
+            // A record with a hundred thousand values may find the same ones each time.
+            if found.len() > 2 * *count {
+                found.sort_unstable();
+                found.dedup();
             }
         }
     }

@@ -67,8 +67,9 @@ impl DefectKind {
 pub struct Event {
     origin: Origin,
     record: Document,
-    /// In the order of [`FIELDS`](crate::FIELDS), with what was odd about each.
-    values: Vec<OnceLock<(Value, Option<DefectKind>)>>,
+    /// In the order of [`FIELDS`](crate::FIELDS), with what was odd about each. Of most records nobody asks any: then
+    /// there is no room for them either.
+    values: OnceLock<Box<[OnceLock<(Value, Option<DefectKind>)>]>>,
     content_hash: OnceLock<u128>,
 }
 
@@ -103,8 +104,7 @@ impl Event {
             Some(_) => OnceLock::from(json::content_hash(&parsed, &received.bytes)),
             None => OnceLock::new(),
         };
-        let values = FIELDS.iter().map(|_| OnceLock::new()).collect();
-        Ok(Event { origin: received.origin.clone(), record: parsed, values, content_hash })
+        Ok(Event { origin: received.origin.clone(), record: parsed, values: OnceLock::new(), content_hash })
     }
 
     /// The value of a field.
@@ -129,7 +129,8 @@ impl Event {
 
     fn read_field(&self, index: usize) -> &(Value, Option<DefectKind>) {
         const NOTHING: &(Value, Option<DefectKind>) = &(Value::Null, None);
-        self.values.get(index).map_or(NOTHING, |value| value.get_or_init(|| crate::normalise::read_field(self, index)))
+        let values = self.values.get_or_init(|| FIELDS.iter().map(|_| OnceLock::new()).collect());
+        values.get(index).map_or(NOTHING, |value| value.get_or_init(|| crate::normalise::read_field(self, index)))
     }
 
     /// The text of a field that has text.

@@ -92,7 +92,7 @@ fn write_canonical(node: Node<'_>, out: &mut Vec<u8>) {
         View::Number(number) => {
             out.push(b'#');
             // Writing a number into memory cannot fail; were it to, the hash would only be coarser.
-            let _ = serde_json::to_writer(&mut *out, number);
+            let _ = serde_json::to_writer(&mut *out, &number);
             out.push(b';');
         }
         View::Boolean(true) => out.push(b't'),

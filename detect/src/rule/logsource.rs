@@ -60,8 +60,8 @@ fn is_sign_in(event: &Event) -> bool {
 impl Logsource {
     /// Whether the record is one of those.
     pub fn covers(&self, event: &Event) -> bool {
-        let workload = event.text(field::WORKLOAD).unwrap_or_default();
-        (self.workloads.is_empty() || self.workloads.iter().any(|own| own.eq_ignore_ascii_case(workload)))
+        let is_own = |workload: &str| self.workloads.iter().any(|own| own.eq_ignore_ascii_case(workload));
+        (self.workloads.is_empty() || is_own(event.text(field::WORKLOAD).unwrap_or_default()))
             && self.sign_ins.is_none_or(|expected| expected == is_sign_in(event))
     }
 

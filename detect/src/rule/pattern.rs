@@ -76,6 +76,13 @@ impl Pattern {
         Pattern { tokens: longest.to_vec(), cased: self.cased }.letters()
     }
 
+    /// The text with which everything begins that it matches, folded unless cased; and whether that is all.
+    pub fn beginning(&self) -> (String, bool) {
+        let end = self.tokens.iter().position(|token| !matches!(token, Token::Char(_)));
+        let tokens = self.tokens[..end.unwrap_or(self.tokens.len())].to_vec();
+        (Pattern { tokens, cased: self.cased }.letters(), end.is_none())
+    }
+
     /// Any run before it.
     pub fn with_run_before(mut self) -> Pattern {
         if self.tokens.first() != Some(&Token::Run) {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
 
 use super::condition::{Condition, Detection};
-use super::pattern::fold_text;
+use super::pattern::{Pattern, fold_text};
 use super::predicate::{Field, Item, Search, Test};
 
 /// Most texts that stand for an expression, and the shortest: beyond, a record is as likely to hold one as not.
@@ -23,6 +23,8 @@ const LITERAL_BYTES_CUT: usize = 6;
 pub enum Needle {
     /// It contains this text, both folded.
     Text(String),
+    /// It begins with this text, or is this text, both folded.
+    Beginning { text: String, is_all: bool },
     /// It is an address in this network.
     Network(IpNet),
     /// It is there, and not null.
@@ -67,12 +69,14 @@ fn of_item(item: &Item) -> Option<Witness> {
 }
 
 fn needles(test: &Test) -> Option<Vec<Needle>> {
-    let text = |text: String| if text.is_empty() { Needle::Value } else { Needle::Text(text) };
+    let all_of = |text: String| {
+        if text.is_empty() { Needle::Value } else { Needle::Beginning { text, is_all: true } }
+    };
     match test {
         Test::Null | Test::Exists(_) => None,
         // A number may be written in other digits.
-        Test::Text { pattern, number: None } => Some(vec![text(fold_text(&pattern.longest_literal()))]),
-        Test::OneOf(texts) => Some(texts.iter().cloned().map(text).collect()),
+        Test::Text { pattern, number: None } => Some(vec![of_pattern(pattern)]),
+        Test::OneOf(texts) => Some(texts.iter().cloned().map(all_of).collect()),
         Test::AnyOf(tests) => Some(tests.iter().map(needles).collect::<Option<Vec<_>>>()?.concat()),
         Test::Network(network) => Some(vec![Needle::Network(network.trunc())]),
         Test::Regex(regex) => {
@@ -87,6 +91,16 @@ fn needles(test: &Test) -> Option<Vec<Needle>> {
         | Test::Compare(..)
         | Test::Part(..)
         | Test::Reference { .. } => Some(vec![Needle::Value]),
+    }
+}
+
+fn of_pattern(pattern: &Pattern) -> Needle {
+    let ((beginning, is_all), longest) = (pattern.beginning(), pattern.longest_literal());
+    match longest.is_empty() {
+        true => Needle::Value,
+        // Where a text stands is soon seen; that it stands nowhere, only at the end.
+        false if beginning.len() >= longest.len() => Needle::Beginning { text: fold_text(&beginning), is_all },
+        false => Needle::Text(fold_text(&longest)),
     }
 }
 
@@ -128,7 +142,7 @@ fn any(parts: impl Iterator<Item = Option<Witness>>) -> Option<Witness> {
 fn best(parts: impl Iterator<Item = Witness>) -> Option<Witness> {
     let says = |(field, needle): &(Field, Needle)| match needle {
         _ if field.has_few_values() => 0,
-        Needle::Text(text) => text.len(),
+        Needle::Text(text) | Needle::Beginning { text, .. } => text.len(),
         // As much as its numbers say in writing.
         Needle::Network(network) => usize::from(network.prefix_len()) / 3,
         // Most records do not have most fields.
@@ -200,7 +214,7 @@ mod tests {
                 let holds = needles(&Test::Regex(test)).unwrap().iter().any(|needle| match needle {
                     Needle::Text(text) => folded.contains(text),
                     Needle::Value => true,
-                    Needle::Network(_) => false,
+                    Needle::Network(_) | Needle::Beginning { .. } => false,
                 });
                 prop_assert!(holds, "{expression}: {cased:?}");
             }
