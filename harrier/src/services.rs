@@ -336,6 +336,9 @@ const LAST_JUDGED_WITHIN: Duration = Duration::from_secs(20);
 /// How often to look whether rules are behind: on Kafka a look reads a topic.
 const BEHIND_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long rules may be shown nothing more before whoever waits for it goes on: longer than an archiver's flush.
+const BEHIND_STILL_MAX: Duration = Duration::from_secs(45);
+
 /// How long the log may take to answer one small question before it counts as silent.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -460,7 +463,7 @@ impl Services {
     pub async fn end_intake(mut self, core: &Core) -> anyhow::Result<()> {
         let log = &*core.log;
         self.until(judged(log)).await??;
-        if detect::service::rules_behind(log).await? > 0 {
+        if !detect::service::rules_behind(log).await?.rules.is_empty() {
             // They are shown what is archived. An archiver flushes when it ends; another one takes what they find.
             let archiver = std::mem::replace(&mut self.stages[Stage::Rest as usize], Running::new());
             archiver.stop(None, &mut Vec::new()).await?;
@@ -557,11 +560,20 @@ pub async fn judged(log: &dyn Log) -> anyhow::Result<()> {
     consumed(log, Consumer::Correlate, Topic::Matches).await
 }
 
-/// Waits until no rule is behind, and what that brought has become findings.
+/// Waits until no rule is behind, or nobody shows them more of the archive, and what that brought has become findings.
 async fn judged_again(log: &dyn Log) -> anyhow::Result<()> {
     tracing::info!(event = "waiting_for_rules_behind");
-    while detect::service::rules_behind(log).await? > 0 {
+    let (mut seen, mut since) = (detect::service::rules_behind(log).await?, Instant::now());
+    while !seen.rules.is_empty() {
         tokio::time::sleep(BEHIND_LOOK_INTERVAL).await;
+        let now = detect::service::rules_behind(log).await?;
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        } else if since.elapsed() > BEHIND_STILL_MAX {
+            // Whoever works on partition 0 of many hosts may not reach the archive. Rules stay behind until somebody does.
+            tracing::warn!(event = "rules_are_behind", rules = seen.rules.len());
+            break;
+        }
     }
     judged(log).await
 }

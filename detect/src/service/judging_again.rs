@@ -64,9 +64,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 1 } else {
 /// Which rules are behind, and how far they have come: a row of [`Store::Rules`](runtime::log::Store::Rules), kept by
 /// match of partition 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Behind {
+pub struct Behind {
     /// Their ids.
-    pub(super) rules: BTreeSet<String>,
+    pub rules: BTreeSet<String>,
     /// The last day of the archive that they were shown, tenant by tenant.
     done: Option<(Tenant, NaiveDate)>,
 }

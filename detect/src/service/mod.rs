@@ -20,6 +20,7 @@ use runtime::metrics::Metrics;
 use runtime::shutdown::Shutdown;
 use schemas::history::History;
 
+pub use judging_again::Behind;
 pub use rule_books::{BOOK_BYTES_MAX, compile, offer, rules_behind};
 
 use crate::admit::DamagedSegment;

@@ -50,11 +50,11 @@ const FOLLOWING: &[u8] = b"following";
 const DECIDED: &[u8] = b"decided";
 const BEHIND: &[u8] = b"behind";
 
-/// How many rules of the set in force have not been shown all of the archive yet, as far as is committed.
-pub async fn rules_behind(log: &dyn Log) -> Result<usize, Error> {
+/// Which rules of the set in force have not been shown all of the archive yet, and how far they are, as is committed.
+pub async fn rules_behind(log: &dyn Log) -> Result<Behind, Error> {
     let rows = log.look(Store::Rules).await?;
     let row = rows.into_iter().find(|(key, _)| key == BEHIND);
-    row.map_or(Ok(0), |(_, value)| Ok(read::<Behind>(&value)?.rules.len()))
+    row.map_or(Ok(Behind::default()), |(_, value)| read(&value))
 }
 
 /// Asks for a rule set. `again`: also if it was in force before and has been replaced since.

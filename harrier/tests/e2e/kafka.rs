@@ -320,7 +320,11 @@ fn rules_change_at_one_offset_for_all_detectors() {
 
     let judged = "SELECT count(DISTINCT event_id) FROM evidence WHERE finding_id IN \
                   (SELECT id FROM findings WHERE rule_id = 'every_record')";
-    assert_eq!(harrier.number(judged), (lines.len() - lines.len() / 2) as u64);
+    // All that came with it, and as much of what came before as whoever had partition 0 could read in an archive: only
+    // the import's process can.
+    let judged = harrier.number(judged);
+    let came_with_it = (lines.len() - lines.len() / 2) as u64;
+    assert!((came_with_it..=lines.len() as u64).contains(&judged), "{judged} of {came_with_it} to {}", lines.len());
 }
 
 #[test]

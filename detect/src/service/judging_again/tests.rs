@@ -195,7 +195,7 @@ impl Bed {
     async fn settle(&mut self, chance: &mut Chance) {
         let mut quiet = 0;
         loop {
-            let is_behind = rules_behind(&self.log).await.unwrap() > 0;
+            let is_behind = !rules_behind(&self.log).await.unwrap().rules.is_empty();
             if quiet >= 5 && !is_behind {
                 return;
             }
