@@ -120,6 +120,9 @@ fn an_end_that_is_asked_for_archives_all_that_has_been_received() {
     let total = tenant.fake.world().records.len() as f64;
     let received = || service.metric("harrier_events_received_total", &[]);
     assert!(until(Duration::from_secs(60), || received() >= total / 2.0), "{}", service.stderr());
+    // Rules have been compiled: on a busy machine that alone takes as long as an end may wait for.
+    let judges = || service.metric("harrier_rule_set_epoch", &[]) == 1.0;
+    assert!(until(Duration::from_secs(60), judges), "{}", service.stderr());
     assert_eq!(harrier.number("SELECT count(*) FROM events"), 0, "nothing is flushed before the end");
     let stderr = service.stderr();
     assert_eq!(service.terminate(), Some(0), "{stderr}");
