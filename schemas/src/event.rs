@@ -62,6 +62,9 @@ impl DefectKind {
     }
 }
 
+/// What a field was found to be.
+type Looked = (Value, Option<DefectKind>);
+
 /// A normalised audit record.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -69,7 +72,7 @@ pub struct Event {
     record: Document,
     /// In the order of [`FIELDS`](crate::FIELDS), with what was odd about each. Of most records nobody asks any: then
     /// there is no room for them either.
-    values: OnceLock<Box<[OnceLock<(Value, Option<DefectKind>)>]>>,
+    values: OnceLock<Box<[OnceLock<Looked>]>>,
     content_hash: OnceLock<u128>,
 }
 
