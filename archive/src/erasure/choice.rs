@@ -124,7 +124,7 @@ pub(super) fn of_subject(table: &Table, batch: &RecordBatch, subject: &Subject, 
         .collect()
 }
 
-fn text<'a>(column: Option<&'a StringArray>, row: usize) -> Option<&'a str> {
+fn text(column: Option<&StringArray>, row: usize) -> Option<&str> {
     column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
 }
 
