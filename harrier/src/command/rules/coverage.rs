@@ -45,7 +45,7 @@ pub async fn run(
     rules: &RuleSet,
     options: &RulesCoverage,
 ) -> anyhow::Result<Outcome> {
-    let sql = Sql::over(crate::store::to_read(&config).await?);
+    let sql = Sql::over(crate::store::to_read(config).await?);
     let mut extents = activity::extents(&sql).await?;
     extents.retain(|extent| options.tenant.as_ref().is_none_or(|tenant| *tenant == extent.tenant));
     ensure!(
