@@ -170,7 +170,8 @@ fn what_an_operator_must_change_is_said_in_one_line_without_a_secret() {
     on_s3.harrier.file("harrier.toml", text.replace("s3://audit-archive", "s3://nowhere"));
     refused(on_s3.run(&import), 78, "NoSuchBucket");
     on_s3.harrier.file("harrier.toml", text);
-    assert_eq!(on_s3.run(&import).code, Some(0));
+    let ran = on_s3.run(&import);
+    assert_eq!(ran.code, Some(0), "{ran}");
     assert_eq!(on_s3.rows(EVENTS).len(), 1);
     assert!(on_s3.run(&["check"]).stdout.contains("ok    archive: s3://audit-archive/case/1\n"));
 }
