@@ -5,7 +5,8 @@
 //! `archive_before_commit:3:stop` sends it SIGSTOP instead, so that somebody else may take over what it holds.
 //!
 //! A negative control shows that the fault bench sees what it is there to see: `HARRIER_BREAK=admit-off` switches off
-//! one of [`BREAKS`]. It works in builds with debug assertions only, and [`refusal`] says so for all others.
+//! one of [`BREAKS`]. It works in builds with debug assertions only, and [`refusal`] says so for all others. A crate's own
+//! tests may know further names, which a process refuses.
 //!
 //! Without the variables each is one atomic load.
 

@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use runtime::clock::Clock;
-use runtime::log::{Consumer, Input, Log, Message, Output, ReadLimit, StateChange, To, Topic, Txn};
+use runtime::log::{Consumer, Input, Lease, Log, Message, Output, ReadLimit, StateChange, To, Topic, Txn};
 use runtime::metrics::Metrics;
 use schemas::Finding;
 use schemas::envelope::Heartbeat;
+use schemas::history::History;
 use schemas::json::key_hash;
 use schemas::message::{FindingMessage, Match, MatchMessage, Observation};
 use schemas::tenant::Tenant;
 
 use super::Error;
-use super::layout::{Found, Layout, Place};
+use super::forgetting::{Forgetting, Piece, meaning_key};
+use super::layout::{self, Day, Expiry, Found, Layout, Place, Root, Slice};
 use super::partitions::Worker;
 use super::rule_books::{Compiler, Editions};
-use crate::correlate::Shard;
+use super::thawing::{self, Ask};
+use crate::correlate::{Past, Shard, look_back, row_day};
 use crate::rule::Rule;
 use crate::{shard_key, told_key};
 
@@ -31,6 +34,10 @@ const ENTRIES_MAX: usize = 400_000;
 /// messages a step, fewer pages. At about a kilobyte each, 8 MiB of messages at most.
 const STEP: ReadLimit = ReadLimit { messages: 8_000, bytes: 8 * 1024 * 1024 };
 
+/// What a step takes in addition where records are late: it reads the archive, and the more it asks for, the less often.
+/// An import of old records is thousands of late matches a step.
+const LATE_STEP: ReadLimit = ReadLimit { messages: 32_000, bytes: 32 * 1024 * 1024 };
+
 pub(super) struct CorrelateWorker {
     partition: u32,
     compiler: Arc<Compiler>,
@@ -42,13 +49,16 @@ pub(super) struct CorrelateWorker {
     shards: HashMap<Place, Held>,
     /// None until the first step.
     layout: Option<Layout>,
+    /// None until the first step.
+    forgetting: Option<Forgetting>,
+    /// The archive, for late matches.
+    history: Option<Arc<dyn History>>,
     batch: u64,
 }
 
 struct Held {
     shard: Shard,
-    /// The first day of which it has rows.
-    first_day: Option<u16>,
+    root: Root,
     used: u64,
     /// What it adds to the gauge of entries held.
     entries: usize,
@@ -59,6 +69,8 @@ struct News {
     /// As the newest of the sets has it that it came from. State is named after what a rule means, so they mean the same.
     rule: Arc<Rule>,
     epoch: u64,
+    tenant: Tenant,
+    meaning: u128,
     matches: Vec<Match>,
     observations: Vec<Observation>,
 }
@@ -66,12 +78,26 @@ struct News {
 /// All that came in one batch, by shard.
 type NewsOf = BTreeMap<(String, Place), News>;
 
+impl News {
+    /// Whether some of it is of a time that may be forgotten.
+    fn is_late(&self, forgetting: &Forgetting) -> bool {
+        let horizon = forgetting.horizon(self.meaning);
+        horizon.is_some_and(|horizon| self.matches.iter().any(|matched| matched.event_time < horizon))
+    }
+}
+
 /// What came for a shard of this rule.
 fn news_of<'n>(news: &'n mut NewsOf, tenant: &Tenant, rule: &Arc<Rule>, epoch: u64, shard: &str) -> &'n mut News {
     let place = Place { shard: shard_key(tenant, rule, shard), told: told_key(tenant, rule, shard) };
     let entry = news.entry((rule.id.clone(), place));
-    let news =
-        entry.or_insert_with(|| News { rule: rule.clone(), epoch, matches: Vec::new(), observations: Vec::new() });
+    let news = entry.or_insert_with(|| News {
+        rule: rule.clone(),
+        epoch,
+        tenant: tenant.clone(),
+        meaning: meaning_key(tenant, rule),
+        matches: Vec::new(),
+        observations: Vec::new(),
+    });
     if news.epoch < epoch {
         (news.rule, news.epoch) = (rule.clone(), epoch);
     }
@@ -80,13 +106,34 @@ fn news_of<'n>(news: &'n mut NewsOf, tenant: &Tenant, rule: &Arc<Rule>, epoch: u
 
 impl CorrelateWorker {
     pub(super) fn new(partition: u32, compiler: Arc<Compiler>, metrics: Arc<Metrics>, clock: Clock) -> CorrelateWorker {
-        let (editions, layout) = (None, None);
-        CorrelateWorker { partition, compiler, editions, metrics, clock, shards: HashMap::new(), layout, batch: 0 }
+        CorrelateWorker {
+            partition,
+            compiler,
+            editions: None,
+            metrics,
+            clock,
+            shards: HashMap::new(),
+            layout: None,
+            forgetting: None,
+            history: None,
+            batch: 0,
+        }
+    }
+
+    /// The same with the archive: only where there is one anything is forgotten.
+    pub(super) fn forgetting_into(mut self, history: &Arc<dyn History>) -> CorrelateWorker {
+        self.history = Some(history.clone());
+        self
     }
 
     /// Sorts messages by the shard they are for.
-    fn sort(&self, log: &dyn Log, editions: &mut Editions, messages: &[Message]) -> Result<Sorted, Error> {
-        let mut sorted = Sorted::default();
+    fn sort(
+        &self,
+        log: &dyn Log,
+        (editions, forgetting): (&mut Editions, &mut Forgetting),
+        messages: &[Message],
+        sorted: &mut Sorted,
+    ) -> Result<(), Error> {
         for message in messages {
             let damaged =
                 || Error::Message { topic: Topic::Matches.name(), partition: self.partition, offset: message.offset };
@@ -107,9 +154,10 @@ impl CorrelateWorker {
                     let news = news_of(&mut sorted.news, &seen.tenant, rule, seen.epoch, &seen.shard);
                     news.observations.push(seen);
                 }
-                // Nothing waits for completeness yet: every operator is decided by the records that are there.
+                // No operator waits for completeness: each is decided by the records that are there.
                 MatchMessage::Mark(mark) => {
-                    self.metrics.engine.watermark.with([mark.tenant.as_str()]).set_time(mark.until)
+                    self.metrics.engine.watermark.with([mark.tenant.as_str()]).set_time(mark.until);
+                    forgetting.mark(mark, &mut sorted.state);
                 }
                 MatchMessage::Heartbeat(sent) => sorted.heartbeat = Some(sent),
                 MatchMessage::Rules(rules) => editions.add(rules, &mut sorted.state)?,
@@ -118,7 +166,7 @@ impl CorrelateWorker {
                 }
             }
         }
-        Ok(sorted)
+        Ok(())
     }
 
     /// Sees to it that these shards are in memory. All that are missing are read at once.
@@ -130,10 +178,180 @@ impl CorrelateWorker {
         };
         let found = layout.read(log, self.partition, &missing).await?;
         self.layout = Some(layout);
-        for (key, Found { rows, first_day }) in missing.into_iter().zip(found) {
-            self.shards.insert(key, Held { shard: Shard::load(rows)?, first_day, used: 0, entries: 0 });
+        for (key, Found { rows, root }) in missing.into_iter().zip(found) {
+            self.shards.insert(key, Held { shard: Shard::load(rows)?, root, used: 0, entries: 0 });
         }
         Ok(())
+    }
+
+    /// Applies what is not late. Returns the rest, with what it asks of the archive.
+    fn take_in_time(
+        &mut self,
+        news: NewsOf,
+        forgetting: &mut Forgetting,
+        editions: &Editions,
+        txn: &mut Txn,
+    ) -> Vec<(Place, News, Ask)> {
+        let mut late = Vec::new();
+        for ((_, place), news) in news {
+            let Some(held) = self.shards.get(&place) else { continue };
+            let spans =
+                forgetting.horizon(news.meaning).map(|horizon| held.shard.missing(&news.rule, horizon, &news.matches));
+            match (spans.unwrap_or_default(), editions.matcher(news.epoch)) {
+                (spans, Some(matcher)) if !spans.is_empty() => {
+                    let ask = Ask { tenant: news.tenant.clone(), shard: place.shard, matcher: matcher.clone(), spans };
+                    late.push((place, news, ask));
+                }
+                _ => self.take_in(place, news, &[], forgetting, txn),
+            }
+        }
+        late
+    }
+
+    /// Applies late matches with what the archive has of their time.
+    async fn take_late(
+        &mut self,
+        log: &dyn Log,
+        late: Vec<(Place, News, Ask)>,
+        forgetting: &mut Forgetting,
+        txn: &mut Txn,
+    ) -> Result<(), Error> {
+        let history = self.history.clone().ok_or(Error::NoHistory)?;
+        let snapshot = history.snapshot(log.id(), forgetting.archived()).await?;
+        let days = snapshot.days().await?;
+        let mut rounds = vec![late];
+        while let Some(mut late) = rounds.pop() {
+            let asks: Vec<Ask> = late.iter().map(|(_, _, ask)| ask.clone()).collect();
+            self.metrics.engine.late_lookups.inc();
+            let Some(mut found) = thawing::bring(&*snapshot, &days, &asks, thawing::MEMBERS_MAX).await? else {
+                if late.len() > 1 {
+                    let rest = late.split_off(late.len() / 2);
+                    rounds.extend([rest, late]);
+                    continue;
+                }
+                for (place, news, _) in late {
+                    self.refuse_late(place, news, forgetting, txn);
+                }
+                continue;
+            };
+            for (place, news, _) in late {
+                let mut archived = found.remove(&place.shard).unwrap_or_default();
+                if runtime::failpoint::is_broken("thaw-off") {
+                    archived.clear();
+                }
+                let horizon = forgetting.horizon(news.meaning);
+                let came = news.matches.iter().filter(|matched| horizon.is_some_and(|from| matched.event_time < from));
+                self.metrics.engine.matches_late.with([news.tenant.as_str()]).add(came.count() as u64);
+                self.take_in(place, news, &archived, forgetting, txn);
+            }
+        }
+        Ok(())
+    }
+
+    /// Late matches of a shard that needs more than can be held. Judged without it they would tell what is not so.
+    fn refuse_late(&mut self, place: Place, mut news: News, forgetting: &mut Forgetting, txn: &mut Txn) {
+        let horizon = forgetting.horizon(news.meaning);
+        let before = news.matches.len();
+        news.matches.retain(|matched| horizon.is_none_or(|horizon| matched.event_time >= horizon));
+        let refused = before - news.matches.len();
+        self.metrics.engine.limits_reached.with(["late_members"]).add(refused as u64);
+        tracing::warn!(event = "late_matches_refused", rule = news.rule.id, tenant = news.tenant.as_str(), refused);
+        self.take_in(place, news, &[], forgetting, txn);
+    }
+
+    /// Applies what came for one shard.
+    fn take_in(&mut self, place: Place, news: News, archived: &[Match], forgetting: &mut Forgetting, txn: &mut Txn) {
+        let (batch, partition) = (self.batch, self.partition);
+        let layout = self.layout.get_or_insert_default();
+        let Some(held) = self.shards.get_mut(&place) else { return };
+        held.used = batch;
+        let past = Past { horizon: forgetting.horizon(news.meaning), archived };
+        let change = held.shard.apply_after(&news.rule, &past, &news.matches, &news.observations);
+        let entries = held.shard.entries();
+        let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
+        self.metrics.engine.window_state_entries.add(grown);
+        for (limit, times) in [("group_members", change.limited), ("late_incomplete", change.incomplete)] {
+            if times > 0 {
+                self.metrics.engine.limits_reached.with([limit]).add(times);
+            }
+        }
+        forgetting.written(&news.tenant, (news.meaning, place.shard), &news.matches, &change.rows);
+        let expiry = look_back(&news.rule);
+        let expiry = expiry.map(|reach| Expiry { told: place.told, meaning: news.meaning, reach });
+        layout.write(partition, place, (&mut held.root, expiry), change.rows, &mut txn.state);
+        for finding in change.findings {
+            delay(&self.metrics, &self.clock, &finding);
+            if finding.revision == 1 {
+                self.metrics.findings.created.with([&finding.rule.id, finding.rule.level.as_str()]).inc();
+            }
+            let to = To::Key(key_hash(&[finding.tenant.as_str(), &finding.id]));
+            txn.outputs.push(output(to, &FindingMessage::Finding(Box::new(finding))));
+        }
+    }
+
+    /// Forgets what has expired of the shards of a slice. Returns how many rows were looked at.
+    async fn forget(
+        &mut self,
+        log: &dyn Log,
+        slice: Slice,
+        forgetting: &mut Forgetting,
+        out: &mut Vec<StateChange>,
+    ) -> Result<usize, Error> {
+        let Some(layout) = &self.layout else { return Ok(0) };
+        let rows_of = layout.slice(log, self.partition, slice).await?;
+        let names: Vec<u128> = rows_of.keys().copied().collect();
+        let roots = layout.roots(log, self.partition, &names).await?;
+        let expiring: Vec<(Place, Expiry)> = names
+            .into_iter()
+            .zip(roots)
+            .filter_map(|(shard, root)| Some((Place { shard, told: root.expiry?.told }, root.expiry?)))
+            .collect();
+        let unheld: Vec<Place> =
+            expiring.iter().map(|(place, _)| *place).filter(|place| !self.shards.contains_key(place)).collect();
+        self.load(log, unheld.iter().copied()).await?;
+        let (mut left, mut left_expiring) = (rows_of.values().sum::<usize>(), 0);
+        let looked_at = left;
+        for (place, expiry) in expiring {
+            let gone = self.forget_shard(place, expiry, slice.day, forgetting, out);
+            left = left.saturating_sub(gone);
+            left_expiring += rows_of.get(&place.shard).map_or(0, |rows| rows.saturating_sub(gone));
+        }
+        for place in unheld {
+            self.shards.remove(&place);
+        }
+        if let Some(layout) = &mut self.layout {
+            out.extend(forgetting.end_slice(layout, (left, left_expiring)));
+        }
+        Ok(looked_at)
+    }
+
+    /// Forgets what has expired of one shard. Returns how many rows of the day went.
+    fn forget_shard(
+        &mut self,
+        place: Place,
+        expiry: Expiry,
+        day: Day,
+        forgetting: &mut Forgetting,
+        out: &mut Vec<StateChange>,
+    ) -> usize {
+        let Some(held) = self.shards.get_mut(&place) else { return 0 };
+        let horizon = held.shard.tenant().and_then(|tenant| forgetting.horizon_of(tenant, expiry.meaning));
+        let Some(horizon) = horizon else { return 0 };
+        let gone = held.shard.forget(expiry.reach, horizon, |row| forgetting.is_young(place.shard, row));
+        if gone.is_empty() {
+            return 0;
+        }
+        forgetting.forget(expiry.meaning, horizon, out);
+        let days: Vec<Day> = gone.iter().filter_map(|(row, _)| row_day(row)).map(layout::day).collect();
+        self.metrics.engine.members_forgotten.add(days.len() as u64);
+        // What was loaded for this alone is not counted as held.
+        if held.entries > 0 {
+            let now = held.shard.entries();
+            let grown = now as f64 - std::mem::replace(&mut held.entries, now) as f64;
+            self.metrics.engine.window_state_entries.add(grown);
+        }
+        Layout::delete(self.partition, place, &mut held.root, (gone, held.shard.first_day()), out);
+        days.into_iter().filter(|of| *of == day).count()
     }
 
     fn put_aside(&mut self) {
@@ -173,38 +391,31 @@ impl Worker for CorrelateWorker {
     async fn step(&mut self, log: &dyn Log, from: u64) -> Result<Option<u64>, Error> {
         let messages = log.read(Topic::Matches, self.partition, from, STEP).await?;
         let Some(last) = messages.last() else { return Ok(None) };
-        let next = last.offset + 1;
+        let mut next = last.offset + 1;
         self.batch += 1;
         let mut editions = match self.editions.take() {
             Some(editions) => editions,
             None => Editions::load(log, self.partition, self.compiler.clone()).await?,
         };
-        let Sorted { news, heartbeat, state } = self.sort(log, &mut editions, &messages)?;
-        self.editions = Some(editions);
+        let mut forgetting = match self.forgetting.take() {
+            Some(forgetting) => forgetting,
+            None => Forgetting::load(log, self.partition).await?,
+        };
+        let mut sorted = Sorted::default();
+        self.sort(log, (&mut editions, &mut forgetting), &messages, &mut sorted)?;
+        if sorted.news.values().any(|news| news.is_late(&forgetting)) {
+            let more = log.read(Topic::Matches, self.partition, next, LATE_STEP).await?;
+            next = more.last().map_or(next, |last| last.offset + 1);
+            self.sort(log, (&mut editions, &mut forgetting), &more, &mut sorted)?;
+        }
+        let Sorted { news, heartbeat, state } = sorted;
         self.load(log, news.keys().map(|(_, key)| *key)).await?;
         let mut txn = Txn { state, ..Txn::default() };
-        let (batch, partition) = (self.batch, self.partition);
-        let layout = self.layout.get_or_insert_default();
-        for ((_, key), news) in news {
-            let Some(held) = self.shards.get_mut(&key) else { continue };
-            held.used = batch;
-            let change = held.shard.apply(&news.rule, &news.matches, &news.observations);
-            let entries = held.shard.entries();
-            let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
-            self.metrics.engine.window_state_entries.add(grown);
-            if change.limited > 0 {
-                self.metrics.engine.limits_reached.with(["group_members"]).add(change.limited);
-            }
-            layout.write(partition, key, &mut held.first_day, change.rows, &mut txn.state);
-            for finding in change.findings {
-                delay(&self.metrics, &self.clock, &finding);
-                if finding.revision == 1 {
-                    self.metrics.findings.created.with([&finding.rule.id, finding.rule.level.as_str()]).inc();
-                }
-                let to = To::Key(key_hash(&[finding.tenant.as_str(), &finding.id]));
-                txn.outputs.push(output(to, &FindingMessage::Finding(Box::new(finding))));
-            }
+        let late = self.take_in_time(news, &mut forgetting, &editions, &mut txn);
+        if !late.is_empty() {
+            self.take_late(log, late, &mut forgetting, &mut txn).await?;
         }
+        (self.editions, self.forgetting) = (Some(editions), Some(forgetting));
         if let Some(heartbeat) = &heartbeat {
             txn.outputs.push(output(To::Partition(0), &FindingMessage::Heartbeat(heartbeat.clone())));
         }
@@ -222,6 +433,27 @@ impl Worker for CorrelateWorker {
         }
         self.put_aside();
         Ok(Some(next))
+    }
+
+    /// A piece of what has expired.
+    async fn aside(&mut self, log: &dyn Log, lease: &Lease) -> Result<bool, Error> {
+        let (Some(_), Some(mut forgetting)) = (&self.history, self.forgetting.take()) else { return Ok(false) };
+        let (mut state, mut piece, mut is_at_work) = (Vec::new(), Piece::new(), false);
+        while let Some(layout) = &mut self.layout
+            && let Some(slice) = forgetting.next(log, layout).await?
+        {
+            is_at_work = true;
+            let rows = self.forget(log, slice, &mut forgetting, &mut state).await?;
+            if !piece.has_room(rows) {
+                break;
+            }
+        }
+        self.forgetting = Some(forgetting);
+        if !state.is_empty() {
+            // If this fails the worker is made anew, with what is committed.
+            log.commit(Txn { state, lease: Some(lease.clone()), ..Txn::default() }).await?;
+        }
+        Ok(is_at_work)
     }
 }
 

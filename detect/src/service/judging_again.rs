@@ -357,7 +357,8 @@ impl Made {
     }
 }
 
-async fn ends(log: &dyn Log, topic: Topic) -> Result<Vec<u64>, LogError> {
+/// Where the partitions of a topic end now.
+pub(super) async fn ends(log: &dyn Log, topic: Topic) -> Result<Vec<u64>, LogError> {
     let mut ends = Vec::new();
     for partition in 0..log.partitions() {
         ends.push(log.end(topic, partition).await?);
@@ -366,7 +367,7 @@ async fn ends(log: &dyn Log, topic: Topic) -> Result<Vec<u64>, LogError> {
 }
 
 /// How far the archive is, once it has committed all records before these offsets.
-async fn archived(log: &dyn Log, ends: &[u64]) -> Result<Option<Vec<u64>>, LogError> {
+pub(super) async fn archived(log: &dyn Log, ends: &[u64]) -> Result<Option<Vec<u64>>, LogError> {
     let mut archived = Vec::with_capacity(ends.len());
     for (partition, end) in (0..).zip(ends) {
         let at = log.committed(Consumer::Archive, Topic::Records, partition).await?;
@@ -395,4 +396,4 @@ async fn is_behind(log: &dyn Log) -> Result<bool, LogError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,12 +5,14 @@
 //! a step is refused or fails, the copy is dropped and made again from the log.
 
 mod correlating;
+mod forgetting;
 mod judging_again;
 mod layout;
 mod matching;
 mod partitions;
 mod rule_books;
 mod sighted;
+mod thawing;
 
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use runtime::clock::Clock;
 use runtime::log::{Log, LogError};
 use runtime::metrics::Metrics;
 use runtime::shutdown::Shutdown;
-use schemas::history::History;
+use schemas::history::{History, HistoryError};
 
 pub use judging_again::Behind;
 pub use rule_books::{BOOK_BYTES_MAX, compile, offer, rules_behind};
@@ -55,10 +57,17 @@ pub enum Error {
     /// A worker thread was lost: a defect of ours.
     #[error("a worker of the detector was lost")]
     Worker,
+    /// Late matches wait until it does.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// Members were forgotten by a harrier that had an archive, and this one has none.
+    #[error("late records cannot be judged without the archive")]
+    NoHistory,
 }
 
 /// Runs both services until the end is asked for. They judge by the rule set that the log says is in force: see
-/// [`offer`]. `atlas`: the tables of places that rule sets ask for. `history`: the archive, for rules that came later.
+/// [`offer`]. `atlas`: the tables of places that rule sets ask for. `history`: the archive, for rules that came later
+/// and for records that came late.
 pub async fn run(
     log: Arc<dyn Log>,
     atlas: Arc<dyn Atlas>,
@@ -68,6 +77,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let compiler = Arc::new(Compiler::new(atlas));
+    let past = history.clone();
     let matching = partitions::run(log.clone(), shutdown.clone(), {
         let (metrics, sighted, compiler) = (metrics.clone(), Arc::new(sighted::Sighted::default()), compiler.clone());
         move |partition| {
@@ -76,7 +86,8 @@ pub async fn run(
         }
     });
     let correlating = partitions::run(log, shutdown, move |partition| {
-        correlating::CorrelateWorker::new(partition, compiler.clone(), metrics.clone(), clock.clone())
+        let (compiler, metrics) = (compiler.clone(), metrics.clone());
+        correlating::CorrelateWorker::new(partition, compiler, metrics, clock.clone()).forgetting_into(&past)
     });
     tokio::try_join!(matching, correlating)?;
     Ok(())

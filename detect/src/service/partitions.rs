@@ -65,6 +65,10 @@ pub(super) async fn run<W: Worker + 'static>(
                             tracing::warn!(event = "step_failed", consumer = W::CONSUMER.name(), partition, error = %error);
                             shutdown.sleep(FAILURE_WAIT).await;
                         }
+                        Err(Error::History(error)) => {
+                            tracing::warn!(event = "late_matches_wait", partition, error = %error);
+                            shutdown.sleep(FAILURE_WAIT).await;
+                        }
                         Err(error) => return Err(error),
                     }
                 } else {
@@ -90,13 +94,30 @@ async fn work<W: Worker>(log: &dyn Log, worker: &mut W, lease: &Lease, shutdown:
             }
             renewed = Instant::now();
         }
-        let step = worker.step(log, from).await?;
+        let Some(step) = held(log, lease, worker.step(log, from), &mut renewed).await? else { return Ok(()) };
         from = step.unwrap_or(from);
         if !worker.aside(log, lease).await? && step.is_none() {
             log.wait(IDLE_WAIT).await;
         }
     }
     Ok(())
+}
+
+/// Does a step, and renews the lease where it takes long: it may have to read the archive. None if the lease is lost.
+async fn held<T>(
+    log: &dyn Log,
+    lease: &Lease,
+    step: impl Future<Output = Result<T, Error>>,
+    renewed: &mut Instant,
+) -> Result<Option<T>, Error> {
+    let mut step = std::pin::pin!(step);
+    loop {
+        match tokio::time::timeout(LEASE_HOLD / 4, &mut step).await {
+            Ok(done) => return done.map(Some),
+            Err(_) if log.acquire(lease, LEASE_HOLD).await? => *renewed = Instant::now(),
+            Err(_) => return Ok(None),
+        }
+    }
 }
 
 /// A name that no other process bears: process id and a moment.

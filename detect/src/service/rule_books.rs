@@ -345,6 +345,11 @@ impl Editions {
         self.sets.get(&epoch)?.rules().get(id)
     }
 
+    /// The rules of an epoch, to judge by them again.
+    pub(super) fn matcher(&self, epoch: u64) -> Option<&Arc<Matcher>> {
+        self.sets.get(&epoch)
+    }
+
     /// Whether the newest set has another meaning for a rule of that epoch. Then what the old meaning makes of the last
     /// records before the change is not taken in any more: the new one is shown those records again, and a finding is
     /// told by one meaning at a time.

@@ -25,6 +25,8 @@ use super::property::{
 #[derive(Clone, Copy)]
 struct Moment {
     forgets: bool,
+    /// Or the horizon is moved, because another shard of the rule forgets.
+    moves: bool,
     /// Where the horizon is moved, in steps of the story; it never goes back.
     horizon: i64,
     /// How many of the newest arrivals the archive does not have yet.
@@ -35,6 +37,7 @@ impl std::fmt::Debug for Moment {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.forgets {
             true => write!(out, "forgets before +{}m, archive {} behind", self.horizon, self.behind),
+            false if self.moves => write!(out, "horizon +{}m, archive {} behind", self.horizon, self.behind),
             false => write!(out, "-"),
         }
     }
@@ -49,8 +52,8 @@ struct Forgetting {
 }
 
 fn a_forgetting(steps: i64) -> impl Strategy<Value = Forgetting> {
-    let moment = (any::<bool>(), 0..steps + 20, 0..4_usize);
-    let moment = moment.prop_map(|(forgets, horizon, behind)| Moment { forgets, horizon, behind });
+    let moment = (any::<bool>(), any::<bool>(), 0..steps + 20, 0..4_usize);
+    let moment = moment.prop_map(|(forgets, moves, horizon, behind)| Moment { forgets, moves, horizon, behind });
     (vec(moment, 40), any::<bool>()).prop_map(|(moments, ahead)| Forgetting { moments, ahead })
 }
 
@@ -76,7 +79,7 @@ fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usiz
             runner.restart();
         }
         let moment = forgetting.moments[at % forgetting.moments.len()];
-        if moment.forgets {
+        if moment.forgets || moment.moves {
             archived = archived.max(applied.saturating_sub(moment.behind));
             if !forgetting.ahead {
                 runner.archive = once_each(&arrivals[..archived]);
@@ -84,7 +87,9 @@ fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usiz
             let horizon = base() + TimeDelta::seconds(moment.horizon * MINUTES);
             runner.horizon = runner.horizon.max(Some(horizon));
             let kept = rows_of(&runner.rule, &arrivals[archived..applied]);
-            forgotten += runner.forget(|row| !forgetting.ahead && kept.contains(row));
+            if moment.forgets {
+                forgotten += runner.forget(|row| !forgetting.ahead && kept.contains(row));
+            }
         }
     }
     check(&runner, &arrivals);

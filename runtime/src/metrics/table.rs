@@ -184,6 +184,12 @@ metrics! {
         group_key_missing: Counters<1> = "group_key_missing_total", [RULE];
         /// Members, histories and episodes held for windows and baselines.
         window_state_entries: Gauge = "window_state_entries", [];
+        /// Matches older than what is remembered; they were judged with records read back from the archive.
+        matches_late: Counters<1> = "matches_late_total", [TENANT];
+        /// Times that the archive was asked for what late matches need.
+        late_lookups: Counter = "late_lookups_total", [];
+        /// Members of windows that were dropped because the archive has them.
+        members_forgotten: Counter = "members_forgotten_total", [];
         /// Times that a bound of the engine took effect (such as too many members in a window).
         limits_reached: Counters<1> = "limits_reached_total", [open("limit", 30)];
     }

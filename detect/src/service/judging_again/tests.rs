@@ -20,15 +20,15 @@ use crate::service::correlating::CorrelateWorker;
 use crate::service::matching::MatchWorker;
 use crate::service::partitions::Worker;
 use crate::service::sighted::Sighted;
-use crate::service::{compile, offer, rules_behind};
+use crate::service::{Error, compile, offer, rules_behind};
 
-const PARTITIONS: u32 = 2;
+pub(in crate::service) const PARTITIONS: u32 = 2;
 
 /// Numbers that look like chance, from a seed that is printed.
-struct Chance(u64);
+pub(in crate::service) struct Chance(pub(in crate::service) u64);
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(in crate::service) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
@@ -36,10 +36,12 @@ impl Chance {
 
 /// An archive that has what it was given, in the order of its days.
 #[derive(Clone, Default)]
-struct Shelf {
+pub(in crate::service) struct Shelf {
     rows: Arc<Mutex<Vec<Received>>>,
     /// How often it is going to fail.
-    failures: Arc<Mutex<u32>>,
+    pub(in crate::service) failures: Arc<Mutex<u32>>,
+    /// How often it was looked into.
+    pub(in crate::service) looks: Arc<Mutex<u32>>,
 }
 
 impl History for Shelf {
@@ -50,6 +52,7 @@ impl History for Shelf {
                 *failures -= 1;
                 return Err(HistoryError("the disk is gone".into()));
             }
+            *self.looks.lock().unwrap_or_else(PoisonError::into_inner) += 1;
             let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut days: BTreeMap<(Tenant, NaiveDate), Vec<Received>> = BTreeMap::new();
             for row in rows {
@@ -90,10 +93,10 @@ impl Batches for Shelved {
 }
 
 /// A log, an archive that follows it, and workers that may be killed between any two steps.
-struct Bed {
+pub(in crate::service) struct Bed {
     _folder: tempfile::TempDir,
-    log: Embedded,
-    shelf: Shelf,
+    pub(in crate::service) log: Embedded,
+    pub(in crate::service) shelf: Shelf,
     seen: BTreeMap<Vec<u8>, ()>,
     matching: Vec<MatchWorker>,
     correlating: Vec<CorrelateWorker>,
@@ -104,7 +107,7 @@ fn lease() -> Lease {
 }
 
 impl Bed {
-    fn new() -> Bed {
+    pub(in crate::service) fn new() -> Bed {
         let folder = tempfile::tempdir().unwrap();
         let log = Embedded::open(&folder.path().join("log.sqlite"), PARTITIONS).unwrap();
         let (matching, correlating) = (Vec::new(), Vec::new());
@@ -114,19 +117,24 @@ impl Bed {
         bed
     }
 
-    fn restart(&mut self) {
+    pub(in crate::service) fn restart(&mut self) {
         let sighted = Arc::new(Sighted::default());
         let history: Arc<dyn History> = Arc::new(self.shelf.clone());
         let metrics = Metrics::new("test");
         let matching = |partition| {
             MatchWorker::new(partition, Arc::default(), sighted.clone(), metrics.clone()).judging_again_from(&history)
         };
-        let correlating = |partition| CorrelateWorker::new(partition, Arc::default(), metrics.clone(), Clock::system());
         self.matching = (0..PARTITIONS).map(matching).collect();
-        self.correlating = (0..PARTITIONS).map(correlating).collect();
+        self.correlating = (0..PARTITIONS).map(|partition| self.correlating(partition)).collect();
     }
 
-    async fn put(&self, records: &[Received]) {
+    fn correlating(&self, partition: u32) -> CorrelateWorker {
+        let history: Arc<dyn History> = Arc::new(self.shelf.clone());
+        let worker = CorrelateWorker::new(partition, Arc::default(), Metrics::new("test"), Clock::system());
+        worker.forgetting_into(&history)
+    }
+
+    pub(in crate::service) async fn put(&self, records: &[Received]) {
         let output = |record: &Received| Output {
             topic: Topic::Records,
             to: To::Key(schemas::json::key_hash(&[std::str::from_utf8(&record.bytes).unwrap()])),
@@ -143,11 +151,24 @@ impl Bed {
 
     async fn correlate_step(&mut self, partition: u32) -> bool {
         let from = self.log.committed(Consumer::Correlate, Topic::Matches, partition).await.unwrap();
-        self.correlating[partition as usize].step(&self.log, from).await.unwrap().is_some()
+        match self.correlating[partition as usize].step(&self.log, from).await {
+            // As when it runs: a new worker, and the step again.
+            Err(Error::History(_)) => {
+                self.correlating[partition as usize] = self.correlating(partition);
+                true
+            }
+            step => step.unwrap().is_some(),
+        }
+    }
+
+    async fn forget_step(&mut self, partition: u32) -> bool {
+        let lease = Lease { consumer: Consumer::Correlate, partition, owner: "test".into() };
+        assert!(self.log.acquire(&lease, Duration::from_secs(60)).await.unwrap());
+        self.correlating[partition as usize].aside(&self.log, &lease).await.unwrap()
     }
 
     /// Archives at most so many records of a partition, each once.
-    async fn archive(&mut self, partition: u32, most: usize) -> bool {
+    pub(in crate::service) async fn archive(&mut self, partition: u32, most: usize) -> bool {
         let from = self.log.committed(Consumer::Archive, Topic::Records, partition).await.unwrap();
         let judged = self.log.committed(Consumer::Match, Topic::Records, partition).await.unwrap();
         let limit = ReadLimit { messages: most, bytes: usize::MAX };
@@ -175,9 +196,10 @@ impl Bed {
     }
 
     /// One of the things that go on beside one another.
-    async fn something(&mut self, chance: &mut Chance) {
+    pub(in crate::service) async fn something(&mut self, chance: &mut Chance) {
         let partition = chance.below(u64::from(PARTITIONS)) as u32;
-        match chance.below(9) {
+        match chance.below(11) {
+            9 | 10 => drop(self.forget_step(partition).await),
             0..=2 => drop(self.match_step(partition).await),
             3 | 4 => drop(self.correlate_step(partition).await),
             5 => drop(self.archive(partition, 1 + chance.below(5) as usize).await),
@@ -191,8 +213,16 @@ impl Bed {
         }
     }
 
+    pub(in crate::service) async fn go_on_without_the_archive(&mut self) {
+        for partition in 0..PARTITIONS {
+            self.match_step(partition).await;
+            self.correlate_step(partition).await;
+            self.forget_step(partition).await;
+        }
+    }
+
     /// Until nothing is left to do. While rules are behind, workers are killed now and then.
-    async fn settle(&mut self, chance: &mut Chance) {
+    pub(in crate::service) async fn settle(&mut self, chance: &mut Chance) {
         let mut quiet = 0;
         loop {
             let is_behind = !rules_behind(&self.log).await.unwrap().rules.is_empty();
@@ -207,6 +237,7 @@ impl Bed {
                 moved |= self.match_step(partition).await;
                 moved |= self.archive(partition, 1_000).await;
                 moved |= self.correlate_step(partition).await;
+                moved |= self.forget_step(partition).await;
             }
             moved |= self.aside().await;
             self.log.wait(Duration::from_millis(1)).await;
@@ -228,7 +259,7 @@ impl Bed {
         told
     }
 
-    async fn standing(&self) -> BTreeMap<String, Finding> {
+    pub(in crate::service) async fn standing(&self) -> BTreeMap<String, Finding> {
         let newest: BTreeMap<String, Finding> =
             self.told().await.into_iter().map(|finding| (finding.id.clone(), finding)).collect();
         newest.into_iter().filter(|(_, finding)| finding.status.stands()).collect()
@@ -263,34 +294,34 @@ fn records(chance: &mut Chance) -> Vec<Received> {
     records
 }
 
-fn base(name: &str, operation: &str) -> String {
+pub(in crate::service) fn base(name: &str, operation: &str) -> String {
     format!(
         "title: {name}\nid: {name}\nname: {name}\nlogsource: {{product: m365}}\ndetection: {{s: {{Operation: {operation}}}, condition: s}}\n"
     )
 }
 
-fn burst(at_least: u64) -> String {
+pub(in crate::service) fn burst(at_least: u64) -> String {
     format!(
         "title: Burst\nid: burst\nlevel: high\ncorrelation: {{type: event_count, rules: [x], group-by: [user_id], timespan: 10m, condition: {{gte: {at_least}}}}}\n"
     )
 }
 
-const NEW_ADDRESS: &str = "title: New\nid: new\nlevel: high\ncorrelation: {type: x_new_value, rules: [x], group-by: [user_id]}\nx-field: client_ip\nx-history: 30d\nx-min-days: 2\nx-min-days-seen: 2\n";
+pub(in crate::service) const NEW_ADDRESS: &str = "title: New\nid: new\nlevel: high\ncorrelation: {type: x_new_value, rules: [x], group-by: [user_id]}\nx-field: client_ip\nx-history: 30d\nx-min-days: 2\nx-min-days-seen: 2\n";
 
-fn book(documents: &[String]) -> RuleBook {
+pub(in crate::service) fn book(documents: &[String]) -> RuleBook {
     let text = documents.join("---\n");
     RuleBook { files: vec![RuleText { file: "t.yml".into(), text }], ..RuleBook::default() }
 }
 
 /// What a rule set finds in records that it judges all, in memory.
-fn found(book: &RuleBook, records: &[Received]) -> BTreeMap<String, Finding> {
+pub(in crate::service) fn found(book: &RuleBook, records: &[Received]) -> BTreeMap<String, Finding> {
     let matcher = compile(book).unwrap();
     let mut offline = Offline::new(matcher.rules(), &matcher);
     offline.feed(records).unwrap();
     offline.standing().map(|finding| (finding.id.clone(), canonical(finding))).collect()
 }
 
-fn canonical_of(standing: BTreeMap<String, Finding>) -> BTreeMap<String, Finding> {
+pub(in crate::service) fn canonical_of(standing: BTreeMap<String, Finding>) -> BTreeMap<String, Finding> {
     standing.into_iter().map(|(id, finding)| (id, canonical(&finding))).collect()
 }
 
