@@ -1,4 +1,5 @@
-//! Measures within bounds that more records can also make false: ranges of counts, sums, averages, percentiles, shares.
+//! Measures within bounds that more records can also make false: ranges of counts, sums, averages, percentiles, shares,
+//! [ratios](super::ratio).
 //!
 //! Each window [anchor, anchor + timespan] is judged by the members that are there, unless the window before it holds all
 //! of them and more: the end of every burst holds few records, and says nothing of the burst. A new member judges again
@@ -15,6 +16,7 @@ use chrono::{DateTime, Utc};
 
 use super::episode::Verdict;
 use super::event_count::Weights;
+use super::ratio;
 use super::state::{Group, Member, MemberKey, Members};
 use super::temporal::Names;
 use super::value_count::Values;
@@ -59,7 +61,7 @@ pub(super) fn standing(group: &Group, hull: Span) -> Vec<Span> {
 /// Each anchor, and the last moment of its window if it stands.
 fn judged(members: &Members, anchors: Span, rule: &Aggregate) -> Vec<(DateTime<Utc>, Option<DateTime<Utc>>)> {
     let mut judged = Vec::new();
-    let mut tally = Tallied::of(rule.measure);
+    let mut tally = Tallied::of(&rule.measure);
     let mut last = anchors.start;
     // How far the window before reaches.
     let before = members.range(..MemberKey::first_at(anchors.start)).next_back().map(|(key, _)| key.time);
@@ -90,18 +92,20 @@ enum Tallied<'a> {
     Events(Weights<'a>),
     Values(Values<'a>),
     Rules(Names<'a>),
-    Numbers(Numbers<'a>, Measure),
+    Numbers(Numbers<'a>, &'a Measure),
     Shares(Shares<'a>),
+    Ratio(ratio::Shared<'a>),
 }
 
 impl<'a> Tallied<'a> {
-    fn of(measure: Measure) -> Tallied<'a> {
+    fn of(measure: &'a Measure) -> Tallied<'a> {
         match measure {
             Measure::Events => Tallied::Events(Weights::default()),
             Measure::Values => Tallied::Values(Values::default()),
             Measure::Rules => Tallied::Rules(Names::default()),
             Measure::Sum | Measure::Average | Measure::Percentile(_) => Tallied::Numbers(Numbers::default(), measure),
             Measure::Share => Tallied::Shares(Shares::default()),
+            Measure::Ratio(ratio) => Tallied::Ratio(ratio::Shared::of(ratio)),
         }
     }
 
@@ -112,6 +116,7 @@ impl<'a> Tallied<'a> {
             Tallied::Rules(tally) => tally.push(member),
             Tallied::Numbers(tally, _) => tally.push(member),
             Tallied::Shares(tally) => tally.push(member),
+            Tallied::Ratio(tally) => tally.push(member),
         }
     }
 
@@ -122,6 +127,7 @@ impl<'a> Tallied<'a> {
             Tallied::Rules(tally) => tally.pop(member),
             Tallied::Numbers(tally, _) => tally.pop(member),
             Tallied::Shares(tally) => tally.pop(member),
+            Tallied::Ratio(tally) => tally.pop(member),
         }
     }
 
@@ -132,8 +138,12 @@ impl<'a> Tallied<'a> {
             Tallied::Events(tally) => count(tally.amount()),
             Tallied::Values(tally) => count(tally.amount()),
             Tallied::Rules(tally) => count(tally.amount()),
-            Tallied::Numbers(tally, measure) => tally.holds(*measure, bounds),
+            Tallied::Numbers(tally, measure) => tally.holds(measure, bounds),
             Tallied::Shares(tally) => tally.holds(bounds),
+            Tallied::Ratio(tally) => {
+                let percent = tally.percent();
+                percent.is_some_and(|(part, whole)| within_bounds(bounds, part.saturating_mul(MILLION), whole))
+            }
         }
     }
 }
@@ -207,15 +217,15 @@ impl<'a> Numbers<'a> {
         }
     }
 
-    fn holds(&self, measure: Measure, bounds: &[Bound]) -> bool {
+    fn holds(&self, measure: &Measure, bounds: &[Bound]) -> bool {
         let count = self.sorted.len() as i128;
         match measure {
             _ if count == 0 => false,
             Measure::Average => within_bounds(bounds, self.sum, count),
             Measure::Percentile(percentile) => {
                 // The nearest rank: the least number that so many percent of all do not exceed.
-                let rank = (i128::from(percentile) * count).div_euclid(100 * MILLION)
-                    + i128::from((i128::from(percentile) * count).rem_euclid(100 * MILLION) > 0);
+                let rank = (i128::from(*percentile) * count).div_euclid(100 * MILLION)
+                    + i128::from((i128::from(*percentile) * count).rem_euclid(100 * MILLION) > 0);
                 let at = usize::try_from(rank.max(1) - 1).unwrap_or(usize::MAX);
                 self.sorted.get(at).is_some_and(|number| within_bounds(bounds, number.0, 1))
             }

@@ -31,6 +31,7 @@ mod finding;
 mod horizon;
 mod new_value;
 mod outside;
+mod ratio;
 mod same;
 mod spike;
 mod state;

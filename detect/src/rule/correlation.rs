@@ -6,10 +6,11 @@
 
 use chrono::TimeDelta;
 
-use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Sequence, Spike, Travel};
+use super::bounds::{Condition, MILLION};
+use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Ratio, Sequence, Spike, Travel};
 use super::read;
 use super::report::{Code, Problems};
-use super::yaml::{Entry, Node, Place, Value};
+use super::yaml::{Entry, Node, Place};
 
 /// A name and where it stands.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,7 @@ pub const CORRELATION_TYPES: &[(&str, &str)] = &[
     ("temporal", "records of so many of the rules, in any order"),
     ("temporal_ordered", "records of all rules, in their order"),
     ("x_new_value", "a value the group has not shown before"),
+    ("x_ratio", "what some of the rules are of all of them, in percent"),
     ("x_spike", "more than the group's own past explains"),
     ("x_travel", "two places further apart than anybody travels in the time between"),
 ];
@@ -73,6 +75,7 @@ pub const BASELINE_KEYS: &[&str] = &[
     "x-min-days-seen",
     "x-min-events",
     "x-min-of",
+    "x-of",
     "x-pause",
     "x-ratio",
     "x-same",
@@ -87,6 +90,8 @@ const MIN_DAYS_SEEN: u32 = 5;
 /// trusted.
 const SPEED_KMH: u64 = 900;
 const DISTANCE_KM: u64 = 500;
+/// Of fewer records a share is chance.
+const RATIO_FLOOR: u64 = 20;
 const SPIKE_FLOOR: u64 = 50;
 const SPIKE_RATIO: f64 = 3.0;
 const SPIKE_DEVIATIONS: f64 = 6.0;
@@ -238,19 +243,38 @@ impl<'n> Source<'n> {
         days.unwrap_or(default)
     }
 
-    /// What an episode must hold. Its rules are names as in `rules`.
-    fn least(&self, problems: &mut Problems<'_>) -> Option<Least> {
-        let events = self.entry("x-min-events").and_then(|entry| read::count(entry, 1, 10_000, problems));
-        let of = self.names("x-min-of", problems);
-        let rules = self.names("rules", problems);
+    /// Names that stand in `rules` as well.
+    fn some_of_rules(&self, key: &str, problems: &mut Problems<'_>) -> Vec<String> {
+        let of = self.names(key, problems);
+        let rules = self.entry("rules").map(|entry| read::texts(entry, problems)).unwrap_or_default();
         for named in &of {
-            if !rules.iter().any(|rule| rule.name == named.name) {
+            if !rules.iter().any(|(name, _)| *name == named.name) {
                 let message = format!("'{}' is none of its rules", named.name);
-                let known = rules.iter().map(|rule| rule.name.as_str());
+                let known = rules.iter().map(|(name, _)| *name);
                 problems.add_name(Code::InvalidValue, named.place, message, &named.name, known);
             }
         }
-        let of: Vec<String> = of.into_iter().map(|named| named.name).collect();
+        of.into_iter().map(|named| named.name).collect()
+    }
+
+    /// What `x_ratio` compares: some of its rules, not all, with all.
+    fn ratio(&self, problems: &mut Problems<'_>) -> Ratio {
+        let of = self.some_of_rules("x-of", problems);
+        let rules = self.entry("rules").map(|entry| read::texts(entry, problems)).unwrap_or_default();
+        if of.is_empty() {
+            let message = "x_ratio has the rules whose share it is in 'x-of'";
+            problems.add(Code::MissingKey, self.node.place, message);
+        } else if rules.iter().all(|(name, _)| of.iter().any(|of| of == name)) {
+            let message = "all of its rules are in 'x-of': that is always a hundred percent";
+            problems.add(Code::InvalidValue, self.node.place, message);
+        }
+        Ratio { of, floor: self.count("x-floor", RATIO_FLOOR, problems) }
+    }
+
+    /// What an episode must hold. Its rules are names as in `rules`.
+    fn least(&self, problems: &mut Problems<'_>) -> Option<Least> {
+        let events = self.entry("x-min-events").and_then(|entry| read::count(entry, 1, 10_000, problems));
+        let of = self.some_of_rules("x-min-of", problems);
         let events = events.and_then(|events| u32::try_from(events).ok()).unwrap_or(1);
         (events > 1 || !of.is_empty()).then_some(Least { events, of })
     }
@@ -297,6 +321,7 @@ fn operator(
                 ("value_sum", _) => Measure::Sum,
                 ("value_avg", _) => Measure::Average,
                 ("value_median", _) => Measure::Percentile(median),
+                ("x_ratio", _) => Measure::Ratio(source.ratio(problems)),
                 (_, Some(percentile)) => Measure::Percentile(percentile),
                 (_, None) => Measure::Share,
             };
@@ -321,6 +346,9 @@ fn operator(
         }
     }
     let differs = source.names("x-differs", problems);
+    if let Some(entry) = source.entry("x-of").filter(|_| kind != "x_ratio") {
+        problems.add(Code::InvalidValue, entry.place, format!("'x-of' belongs to x_ratio, not to {kind}"));
+    }
     for key in ["x-differs", "x-distance", "x-speed"].into_iter().filter(|_| kind != "x_travel") {
         if let Some(entry) = source.entry(key) {
             problems.add(Code::InvalidValue, entry.place, format!("'{key}' belongs to x_travel, not to {kind}"));
@@ -436,112 +464,6 @@ fn spike(timespan: TimeDelta, source: &Source<'_>, problems: &mut Problems<'_>) 
         min_days: source.days("x-min-days", MIN_DAYS, problems),
         cold_floor: source.count("x-cold-floor", floor.saturating_mul(SPIKE_COLD_FACTOR), problems),
     }
-}
-
-/// Numbers are kept to the millionth.
-const MILLION: i64 = 1_000_000;
-
-/// What a `condition` asks for.
-#[derive(Default)]
-struct Condition {
-    place: Place,
-    /// In the order of their keys' names.
-    bounds: Vec<Bound>,
-    fields: Vec<Named>,
-    percentile: Option<i64>,
-}
-
-const BOUNDS: &[(&str, Comparison)] = &[
-    ("eq", Comparison::Equal),
-    ("gt", Comparison::Greater),
-    ("gte", Comparison::GreaterOrEqual),
-    ("lt", Comparison::Less),
-    ("lte", Comparison::LessOrEqual),
-    ("neq", Comparison::NotEqual),
-];
-
-impl Condition {
-    fn parse(kind: &str, node: &Node, problems: &mut Problems<'_>) -> Option<Condition> {
-        let mut condition = Condition { place: node.place, ..Condition::default() };
-        let Some(entry) = node.entry("condition") else {
-            return Some(condition);
-        };
-        let place = entry.value.place;
-        condition.place = place;
-        if kind.starts_with("x_") || kind == "temporal_ordered" {
-            problems.add(Code::Unsupported, place, format!("{kind} has no condition: it asks for all of its rules"));
-            return None;
-        }
-        if entry.value.text().is_some() {
-            let message = "a condition over the names of rules is not part of Sigma 2.1: leave it out for all of them, or count them with 'gte'";
-            problems.add(Code::Unsupported, place, message);
-            return None;
-        }
-        let before = problems.count();
-        for entry in read::map(entry, problems)? {
-            let key = entry.key.as_str();
-            if let Some((_, comparison)) = BOUNDS.iter().find(|(name, _)| *name == key) {
-                let counts = !matches!(kind, "value_sum" | "value_avg" | "value_percentile" | "value_median");
-                if let Some(millionths) = millionths(entry, counts, problems) {
-                    condition.bounds.push(Bound { comparison: *comparison, millionths: millionths.into() });
-                }
-                continue;
-            }
-            match key {
-                "field" if kind.starts_with("value_") => condition.fields = fields(kind, entry, problems),
-                "field" => {
-                    let message = format!("{kind} looks at no values: 'field' belongs to value_count and its kin");
-                    problems.add(Code::InvalidValue, entry.place, message);
-                }
-                "percentile" if kind == "value_percentile" => {
-                    condition.percentile = millionths(entry, false, problems);
-                    if condition.percentile.is_some_and(|percentile| percentile <= 0 || percentile > 100 * MILLION) {
-                        let message = "a percentile is above 0 and at most 100";
-                        problems.add(Code::InvalidValue, entry.value.place, message);
-                    }
-                }
-                "percentile" => {
-                    let message = format!("{kind} has no percentile: 'percentile' belongs to value_percentile");
-                    problems.add(Code::InvalidValue, entry.place, message);
-                }
-                key => {
-                    let message = format!("unknown key '{}' in a condition", key.escape_debug());
-                    let known = BOUNDS.iter().map(|(name, _)| *name).chain(["field", "percentile"]);
-                    problems.add_name(Code::UnknownKey, entry.place, message, key, known);
-                }
-            }
-        }
-        condition.bounds.sort_by_key(|bound| (bound.comparison as u8, bound.millionths));
-        (problems.count() == before).then_some(condition)
-    }
-}
-
-/// A number to the millionth; a count is whole and not negative.
-fn millionths(entry: &Entry, is_count: bool, problems: &mut Problems<'_>) -> Option<i64> {
-    if is_count {
-        return read::count(entry, 0, i64::MAX / MILLION, problems)?.checked_mul(MILLION);
-    }
-    match entry.value.value {
-        Value::Integer(number) if number.unsigned_abs() <= (i64::MAX / MILLION).unsigned_abs() => {
-            Some(number * MILLION)
-        }
-        Value::Float(number) if number.abs() < 9e12 => Some((number * MILLION as f64).round() as i64),
-        _ => {
-            let message = format!("'{}' is a number, not {}", entry.key, entry.value.kind());
-            problems.add(Code::InvalidValue, entry.value.place, message);
-            None
-        }
-    }
-}
-
-fn fields(kind: &str, entry: &Entry, problems: &mut Problems<'_>) -> Vec<Named> {
-    let named = |(name, node): (&str, &Node)| Named { name: name.to_owned(), place: node.place };
-    let fields: Vec<Named> = read::texts(entry, problems).into_iter().map(named).collect();
-    if fields.len() > 1 && kind != "value_count" {
-        let message = format!("{kind} looks at the values of one field; value_count takes several together");
-        problems.add(Code::InvalidValue, entry.value.place, message);
-    }
-    fields
 }
 
 fn aliases(node: &Node, problems: &mut Problems<'_>) -> Vec<(Named, Vec<(Named, Named)>)> {

@@ -9,7 +9,7 @@ use schemas::path::Path;
 use super::correlation::{Correlation, Named};
 use super::document::{Body, Document};
 use super::link::{Linker, problems};
-use super::model::{Member, Operator, Reads, Sequence, Stage, Step};
+use super::model::{Measure, Member, Operator, Reads, Sequence, Stage, Step};
 use super::report::{Code, Problems, RuleErrors};
 
 /// Longest chain of correlations of correlations.
@@ -143,14 +143,26 @@ impl Linker<'_> {
             Operator::NewValue(new) => {
                 let mut new = new.clone();
                 if let Some(least) = &mut new.least {
-                    let referred = correlation.rules.iter().zip(rules);
-                    let counting = referred.filter(|(named, _)| least.of.contains(&named.name));
-                    least.of = counting.map(|(_, at)| self.name(*at).to_owned()).collect();
+                    least.of = self.named(&least.of, correlation, rules);
                 }
                 Operator::NewValue(new)
             }
+            Operator::Aggregate(aggregate) => {
+                let mut aggregate = aggregate.clone();
+                if let Measure::Ratio(ratio) = &mut aggregate.measure {
+                    ratio.of = self.named(&ratio.of, correlation, rules);
+                }
+                Operator::Aggregate(aggregate)
+            }
             other => other.clone(),
         })
+    }
+
+    /// The names of those of its rules that a correlation refers to as one of these.
+    fn named(&self, references: &[String], correlation: &Correlation, rules: &[usize]) -> Vec<String> {
+        let referred = correlation.rules.iter().zip(rules);
+        let meant = referred.filter(|(named, _)| references.contains(&named.name));
+        meant.map(|(_, at)| self.name(*at).to_owned()).collect()
     }
 
     /// What `x-same` asks of records: fields that can be, and rules that select records.

@@ -6,6 +6,7 @@
 //! The way of a rule: text -> [`yaml`] tree with places -> `document` (one rule, unlinked) -> [`set`] (names resolved
 //! across files, tuning applied) -> [`model::Rule`].
 
+mod bounds;
 pub mod condition;
 mod correlation;
 mod detection;

@@ -168,7 +168,7 @@ pub struct Aggregate {
 }
 
 /// What is measured. Numbers are decimals to the millionth, so that their sum does not depend on the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measure {
     /// The weights of distinct event ids.
     Events,
@@ -182,6 +182,17 @@ pub enum Measure {
     Percentile(i64),
     /// The share of some value among all, in percent: one of them is within the bounds.
     Share,
+    /// What some of the rules are of all, in percent.
+    Ratio(Ratio),
+}
+
+/// See `correlate/ratio.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ratio {
+    /// Names of the member rules whose records are the part.
+    pub of: Vec<String>,
+    /// With less in all nothing is said.
+    pub floor: u64,
 }
 
 /// One bound, in millionths.
@@ -231,7 +242,7 @@ impl Operator {
             Operator::ValueCount { .. } | Operator::NewValue(_) => Reads::Texts,
             Operator::Travel(_) => Reads::Places,
             Operator::Aggregate(aggregate) => match aggregate.measure {
-                Measure::Events | Measure::Rules => Reads::Nothing,
+                Measure::Events | Measure::Rules | Measure::Ratio(_) => Reads::Nothing,
                 Measure::Values | Measure::Share => Reads::Texts,
                 Measure::Sum | Measure::Average | Measure::Percentile(_) => Reads::Numbers,
             },

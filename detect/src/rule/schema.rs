@@ -50,7 +50,7 @@ const HELP: &[(&str, &str)] = &[
     ("x-entities", "what a finding is about: kind and field"),
     ("x-field", "the field whose values are compared"),
     ("x-fixtures", "records that the tests use, by name"),
-    ("x-floor", "x_spike: the least that is told"),
+    ("x-floor", "x_spike: the least that is told; x_ratio: of less in all nothing is said"),
     ("x-gap", "episodes that are nearer are one finding"),
     ("x-group-by", "what the findings of a single rule are grouped by"),
     ("x-history", "how long what was seen counts, in days"),
@@ -63,6 +63,7 @@ const HELP: &[(&str, &str)] = &[
     ("x-min-of", "records of these rules must be among them"),
     ("x-needs", "what must be there to be seen: feeds, operations, setting"),
     ("x-next", "what to do next: text and command"),
+    ("x-of", "x_ratio: the rules whose share it is"),
     ("x-outside", "only what names an address or domain here that is not the tenant's own"),
     ("x-pause", "temporal_ordered: rule, and how long after its record nothing counts"),
     ("x-ratio", "x_spike: so many times the median"),
@@ -125,7 +126,7 @@ fn property(key: &str) -> Json {
         "x-gap" | "x-history" => json!({"$ref": "#/$defs/timespan"}),
         // In a dialect, whose fields are called what.
         "fields" => json!({"anyOf": [{"$ref": "#/$defs/texts"}, {"type": "object"}]}),
-        "tags" | "falsepositives" | "references" | "x-group-by" | "x-learn" | "x-min-of" | "x-differs" => {
+        "tags" | "falsepositives" | "references" | "x-group-by" | "x-learn" | "x-min-of" | "x-of" | "x-differs" => {
             json!({"$ref": "#/$defs/texts"})
         }
         "x-field" => json!({"$ref": "#/$defs/texts"}),

@@ -6,7 +6,7 @@ use schemas::json::key_id;
 
 use super::document::Body;
 use super::link::{Filters, Linker, names};
-use super::model::Operator;
+use super::model::{Measure, Operator, Ratio};
 
 /// Part of every version: a change of what the language means is a change of every rule.
 const LANGUAGE: &str = "1";
@@ -94,7 +94,7 @@ fn operator_text(operator: &Operator) -> String {
         Operator::Aggregate(aggregate) => {
             let bounds: Vec<String> =
                 aggregate.bounds.iter().map(|bound| format!("{:?} {}", bound.comparison, bound.millionths)).collect();
-            format!("{:?} {} {}", aggregate.measure, bounds.join(","), aggregate.timespan.num_seconds())
+            format!("{} {} {}", measure_text(&aggregate.measure), bounds.join(","), aggregate.timespan.num_seconds())
         }
         Operator::NewValue(new) => {
             let always = format!("new_value {} {} {}", new.history_days, new.min_days, new.min_days_seen);
@@ -120,5 +120,12 @@ fn operator_text(operator: &Operator) -> String {
             spike.min_days,
             spike.cold_floor
         ),
+    }
+}
+
+fn measure_text(measure: &Measure) -> String {
+    match measure {
+        Measure::Ratio(Ratio { of, floor }) => format!("Ratio {} {floor}", of.join(",")),
+        other => format!("{other:?}"),
     }
 }

@@ -183,7 +183,7 @@ fn aggregate() -> impl Strategy<Value = Case> {
     let parts = (a_measure(), vec((0..6_usize, 0..12_i128), 1..3), few_minutes());
     let parts = (parts, few_minutes(), a_story(STEPS, MINUTES, 0), a_forgetting(STEPS));
     parts.prop_map(|((measure, bounds, timespan), gap, story, forgetting)| {
-        (rule(aggregate_of(measure, &bounds, timespan), gap), measured(measure, story), forgetting)
+        (rule(aggregate_of(&measure, &bounds, timespan), gap), measured(&measure, story), forgetting)
     })
 }
 

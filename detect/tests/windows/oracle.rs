@@ -318,16 +318,22 @@ fn within_bounds(aggregate: &Aggregate, window: &[&Match]) -> bool {
         .collect();
     numbers.sort();
     let sum: i128 = numbers.iter().sum();
-    let measures: Vec<(i128, i128)> = match aggregate.measure {
+    let measures: Vec<(i128, i128)> = match &aggregate.measure {
         Measure::Events => vec![(i128::from(weight(window)) * million, 1)],
         Measure::Values => count(window.iter().flat_map(|one| &one.values).collect::<BTreeSet<_>>().len()),
         Measure::Rules => count(window.iter().map(|one| &one.member).collect::<BTreeSet<_>>().len()),
-        _ if aggregate.measure != Measure::Share && numbers.is_empty() => vec![],
+        Measure::Ratio(ratio) => {
+            let part: Vec<&Match> = window.iter().copied().filter(|one| ratio.of.contains(&one.member)).collect();
+            let whole = weight(window);
+            let measure = (i128::from(weight(&part)) * 100 * million, i128::from(whole));
+            if whole >= ratio.floor { vec![measure] } else { vec![] }
+        }
+        measure if *measure != Measure::Share && numbers.is_empty() => vec![],
         Measure::Sum => vec![(sum, 1)],
         Measure::Average => vec![(sum, numbers.len() as i128)],
         Measure::Percentile(percentile) => {
             let rank = (1..=numbers.len())
-                .find(|rank| *rank as i128 * 100 * million >= i128::from(percentile) * numbers.len() as i128);
+                .find(|rank| *rank as i128 * 100 * million >= i128::from(*percentile) * numbers.len() as i128);
             vec![(numbers[rank.unwrap() - 1], 1)]
         }
         Measure::Share => {

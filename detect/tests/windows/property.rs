@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
 use detect::rule::model::{
-    Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Rule, Sequence, Spike, Stage, Step, Travel,
+    Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Ratio, Rule, Sequence, Spike, Stage, Step, Travel,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -142,7 +142,7 @@ pub fn chain_of(top: Operator, stages: [Operator; 3], gap: TimeDelta, story: &St
 }
 
 /// Values that a measure can be taken of.
-pub fn measured(measure: Measure, mut story: Story) -> Story {
+pub fn measured(measure: &Measure, mut story: Story) -> Story {
     if matches!(measure, Measure::Sum | Measure::Average | Measure::Percentile(_)) {
         for arrival in &mut story.arrivals {
             if let Arrival::Match(one) = arrival {
@@ -162,16 +162,22 @@ pub fn a_measure() -> impl Strategy<Value = Measure> {
         Just(Measure::Sum),
         Just(Measure::Average),
         Just(Measure::Share),
+        a_ratio(),
         (1..=100_i64).prop_map(|p| Measure::Percentile(p * 1_000_000)),
     ]
 }
 
-pub fn aggregate_of(measure: Measure, bounds: &[(usize, i128)], timespan: TimeDelta) -> Operator {
+fn a_ratio() -> impl Strategy<Value = Measure> {
+    let of = prop_oneof![Just(vec!["m0".to_owned()]), Just(vec!["m1".to_owned()])];
+    (of, 1..4_u64).prop_map(|(of, floor)| Measure::Ratio(Ratio { of, floor }))
+}
+
+pub fn aggregate_of(measure: &Measure, bounds: &[(usize, i128)], timespan: TimeDelta) -> Operator {
     use Comparison::*;
     let comparisons = [Equal, NotEqual, Less, LessOrEqual, Greater, GreaterOrEqual];
-    let scale = if measure == Measure::Share { 10_000_000 } else { 500_000 };
+    let scale = if matches!(measure, Measure::Share | Measure::Ratio(_)) { 10_000_000 } else { 500_000 };
     let bound = |(at, number): &(usize, i128)| Bound { comparison: comparisons[*at], millionths: number * scale };
-    Operator::Aggregate(Aggregate { measure, bounds: bounds.iter().map(bound).collect(), timespan })
+    Operator::Aggregate(Aggregate { measure: measure.clone(), bounds: bounds.iter().map(bound).collect(), timespan })
 }
 
 /// Places along the equator, some 1,110 km apart, of two computers and one that is not told.
@@ -288,7 +294,7 @@ proptest! {
         measure in a_measure(),
         bounds in vec((0..6_usize, 0..12_i128), 1..3),
     ) {
-        check(aggregate_of(measure, &bounds, timespan), gap, &measured(measure, story));
+        check(aggregate_of(&measure, &bounds, timespan), gap, &measured(&measure, story));
     }
 
     #[test]
