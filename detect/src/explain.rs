@@ -33,6 +33,8 @@ pub fn explain(matcher: &Matcher, rule: &Rule, records: &[Received]) -> Result<S
     let events = records.iter().map(Event::read).collect::<Result<Vec<_>, _>>()?;
     let mut offline = Offline::new(matcher.rules(), matcher);
     offline.feed(records)?;
+    // What is shown is the whole story.
+    offline.complete(DateTime::<Utc>::MAX_UTC);
     let mut page = Page { out: String::new(), matcher, rule, events: &events };
     page.head();
     match &rule.kind {
@@ -302,6 +304,7 @@ fn asked(rule: &Rule) -> String {
                 least.unwrap_or_default()
             )
         }
+        Operator::Absence(absence) => format!("none of {} within {within} after it", absence.expect.join(", ")),
         Operator::Travel(travel) => format!(
             "two places {} km apart or more, nearer in time than {} km/h allow, within {within}",
             travel.distance_km, travel.speed_kmh

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use schemas::envelope::Received;
 use schemas::event::NotARecord;
 use schemas::finding::Finding;
@@ -10,9 +11,9 @@ use schemas::message::{Match, MatchMessage, Observation, Verdict};
 use schemas::{Event, tenant::Tenant};
 
 use crate::admit::Admit;
-use crate::correlate::Shard;
+use crate::correlate::{Past, Shard};
 use crate::matcher::Matcher;
-use crate::rule::RuleSet;
+use crate::rule::{Operator, RuleSet};
 use crate::shard_key;
 
 /// A detector that forgets everything when it is dropped.
@@ -21,12 +22,21 @@ pub struct Offline<'r> {
     matcher: &'r Matcher,
     admit: Admit,
     shards: BTreeMap<u128, Shard>,
+    /// Of the shards that wait for completeness: whose they are.
+    waiting: BTreeMap<u128, String>,
     findings: BTreeMap<(Tenant, String), Finding>,
 }
 
 impl<'r> Offline<'r> {
     pub fn new(rules: &'r RuleSet, matcher: &'r Matcher) -> Offline<'r> {
-        Offline { rules, matcher, admit: Admit::default(), shards: BTreeMap::new(), findings: BTreeMap::new() }
+        Offline {
+            rules,
+            matcher,
+            admit: Admit::default(),
+            shards: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            findings: BTreeMap::new(),
+        }
     }
 
     /// Takes in a batch of records.
@@ -48,6 +58,17 @@ impl<'r> Offline<'r> {
         let mut found = Vec::new();
         events.iter().for_each(|event| drop(self.matcher.matches(event, &mut found)));
         self.correlate(found);
+    }
+
+    /// Nothing that became available before this moment is still to come.
+    pub fn complete(&mut self, until: DateTime<Utc>) {
+        let past = Past { complete: Some(until), ..Past::default() };
+        for (key, rule_id) in &self.waiting {
+            let (Some(rule), Some(shard)) = (self.rules.find(rule_id), self.shards.get_mut(key)) else { continue };
+            for finding in shard.apply_after(rule, &past, &[], &[]).findings {
+                self.findings.insert((finding.tenant.clone(), finding.id.clone()), finding);
+            }
+        }
     }
 
     /// How many members, episodes and sightings it holds. Cost: the number of groups.
@@ -77,6 +98,9 @@ impl<'r> Offline<'r> {
         }
         for ((rule_id, key), (matches, observations)) in matches {
             let Some(rule) = self.rules.find(&rule_id) else { continue };
+            if let Operator::Absence(_) = rule.operator {
+                self.waiting.insert(key, rule_id);
+            }
             let change = self.shards.entry(key).or_default().apply(rule, &matches, &observations);
             for finding in change.findings {
                 self.findings.insert((finding.tenant.clone(), finding.id.clone()), finding);

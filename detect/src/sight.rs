@@ -241,6 +241,8 @@ fn needed(operator: &Operator, members: usize) -> usize {
     match operator {
         Operator::Temporal { at_least, .. } => *at_least,
         Operator::TemporalOrdered(_) => members,
+        // What is expected must be seen, or everything would be missing.
+        Operator::Absence(_) => members,
         _ => 1,
     }
 }

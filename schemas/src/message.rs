@@ -129,7 +129,7 @@ pub enum MatchMessage {
     Match(Match),
     /// What a baseline learns from, combined over one batch.
     Observation(Observation),
-    Mark(Mark),
+    Mark(Passed),
     Heartbeat(Heartbeat),
     /// The rule set of an epoch. It comes before everything that was made by it.
     Rules(RulesOfEpoch),
@@ -142,6 +142,18 @@ pub enum MatchMessage {
 pub struct RulesOfEpoch {
     pub epoch: u64,
     pub book: RuleBook,
+}
+
+/// A completeness mark that a partition of `records` has passed on, behind all that it made of what the mark speaks of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    pub partition: u32,
+    /// The rule set that the partition judges by.
+    pub epoch: u64,
+    /// The rules that have not been shown all of the archive; said by partition 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<String>,
+    pub mark: Mark,
 }
 
 /// How far a partition of `records` has followed the changes of rule sets.
@@ -402,7 +414,12 @@ mod tests {
                 value: "v".into(),
                 day: time.date_naive(),
             }),
-            MatchMessage::Mark(Mark { tenant, content_type: "Audit.General".into(), until: time }),
+            MatchMessage::Mark(Passed {
+                partition: 1,
+                epoch: 2,
+                behind: vec!["r".into()],
+                mark: Mark { tenant, content_type: "Audit.General".into(), until: time },
+            }),
             MatchMessage::Heartbeat(Heartbeat { sent: time }),
         ];
         for message in messages {

@@ -41,6 +41,8 @@ use crate::rule::model::{Operator, Rule};
 pub struct Past<'p> {
     /// Members before this moment may be gone. None: nothing was ever forgotten.
     pub horizon: Option<DateTime<Utc>>,
+    /// Up to when everything is there, as far as anybody can say: the least completeness mark of the tenant's feeds.
+    pub complete: Option<DateTime<Utc>>,
     /// What the archive has of the stretches that [`Shard::missing`] named, in any order; more than that does no harm.
     pub archived: &'p [Match],
 }
@@ -50,6 +52,8 @@ pub struct Past<'p> {
 pub fn look_back(rule: &Rule) -> Option<TimeDelta> {
     match &rule.operator {
         Operator::NewValue(_) | Operator::Outside | Operator::Spike(_) => return None,
+        // What it waits for is brought back by nobody yet.
+        Operator::Absence(_) => return None,
         // What is known by the value it shares is not brought back yet.
         Operator::TemporalOrdered(sequence) if sequence.is_shared() => return None,
         Operator::Each

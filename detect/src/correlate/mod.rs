@@ -14,6 +14,7 @@
 //! Each operator is one file and one line in [`judge`](Shard::apply). Counts and sequences can only be made truer by more
 //! records, and keep nothing but episodes ([`window`]), also where they look at other correlations ([`chain`]) or records
 //! of a sequence have a value in common ([`same`]).
+//! `absence` waits until it is known that nothing more comes, which [`Past::complete`] says.
 //! `new_value`, `outside` and `spike` compare with a history that a late record may change, and `aggregate` asks what
 //! more records may make false; they judge again exactly what a record may have turned.
 //!
@@ -22,6 +23,7 @@
 //!
 //! Members expire, because what comes late is judged from the archive: see [`horizon`].
 
+mod absence;
 mod aggregate;
 mod chain;
 mod each;
@@ -78,6 +80,8 @@ pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
 pub struct Shard {
     groups: Groups,
     sightings: Sightings,
+    /// How far `absence` has decided.
+    complete: Option<DateTime<Utc>>,
     /// What was told of groups that have no member: by another meaning of the rule, or before members were forgotten.
     told: BTreeMap<GroupId, BTreeMap<String, Record>>,
     /// Derived; kept by `new_value` and `outside`.
@@ -121,6 +125,7 @@ impl Shard {
         Shard {
             groups: facts.groups,
             sightings: facts.sightings,
+            complete: facts.complete,
             told: facts.told,
             triggers: Triggers::default(),
             ready: false,
@@ -157,6 +162,14 @@ impl Shard {
         let learnt = self.learn(rule, observations, &mut rows);
         let (arrivals, filled, limited) = self.admit(rule, matches, &mut rows);
         let mut verdicts = self.judge(rule, &arrivals, &learnt);
+        if let Operator::Absence(parameters) = &rule.operator {
+            let (before, now) = (self.complete, self.complete.max(past.complete));
+            if let Some(now) = now.filter(|_| now > before) {
+                self.complete = Some(now);
+                rows.complete(now);
+            }
+            verdicts = absence::judge(&mut self.groups, parameters, &arrivals, (before, now));
+        }
         thawed.doubt(rule, &self.groups, &mut verdicts);
         for id in filled {
             // Every finding of the group now carries a warning.
@@ -190,6 +203,7 @@ impl Shard {
         match &rule.operator {
             Operator::NewValue(parameters) => new_value::prepare(&mut self.groups, &self.sightings, parameters),
             Operator::Outside => outside::prepare(&mut self.groups, &self.sightings),
+            Operator::Absence(parameters) => absence::prepare(&mut self.groups, parameters, self.complete),
             Operator::Spike(parameters) => self.groups.values_mut().for_each(|group| spike::prepare(group, parameters)),
             Operator::Aggregate(parameters) => {
                 self.groups.values_mut().for_each(|group| aggregate::prepare(group, parameters));
@@ -268,6 +282,8 @@ impl Shard {
                 return new_value::judge(&mut self.groups, seen, parameters, arrivals, learnt);
             }
             Operator::Outside => return outside::judge(&mut self.groups, seen, arrivals, learnt),
+            // Where it is known how far the set is complete.
+            Operator::Absence(_) => return BTreeMap::new(),
             _ => {}
         }
         let mut verdicts = BTreeMap::new();
@@ -278,7 +294,7 @@ impl Shard {
                 Operator::Aggregate(parameters) => aggregate::judge(group, parameters, fresh),
                 _ if !rule.stages.is_empty() => chain::judge(group, rule, fresh),
                 Operator::TemporalOrdered(sequence) if sequence.is_shared() => same::judge(group, sequence, fresh),
-                Operator::Each | Operator::NewValue(_) | Operator::Outside => {
+                Operator::Each | Operator::NewValue(_) | Operator::Outside | Operator::Absence(_) => {
                     Verdict { satisfied: each::satisfied(fresh), joined: fresh.clone(), ..Verdict::default() }
                 }
                 operator => {

@@ -5,6 +5,7 @@
 //!
 //! | key | value (after the version byte) |
 //! |---|---|
+//! | `c`, nothing | how far an `absence` has decided: see [`absence`](super::absence) |
 //! | `f`, group hash, finding id | [`Record`]: where the finding stands; standing ones are the group's episodes, but for those that another meaning of the rule has told |
 //! | `g`, group hash | the tenant and the group key in words |
 //! | `m`, group hash, event time, hash of id, content and member name | [`Member`] |
@@ -274,6 +275,11 @@ impl Rows {
         self.0.insert(row, Some(vec![VERSION]));
     }
 
+    pub fn complete(&mut self, until: DateTime<Utc>) {
+        let value = encode(&(until.timestamp(), until.timestamp_subsec_nanos()));
+        self.0.insert(prefixed(b'c', &[0; 16]), Some(value));
+    }
+
     pub fn record(&mut self, group: GroupId, id: &str, record: &Record) {
         let mut row = prefixed(b'f', &group.to_be_bytes());
         row.extend_from_slice(id.as_bytes());
@@ -314,6 +320,8 @@ pub enum DamagedStateKind {
 pub(super) struct Facts {
     pub groups: Groups,
     pub sightings: Sightings,
+    /// How far an absence has decided.
+    pub complete: Option<DateTime<Utc>>,
     /// What was told of groups that have no member: the rule means something else now, or members were forgotten.
     pub told: BTreeMap<GroupId, BTreeMap<String, Record>>,
 }
@@ -342,6 +350,10 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
                 let record = serde_json::from_slice(value).map_err(unreadable)?;
                 records.entry(group).or_default().insert(id.to_owned(), record);
             }
+            Key::Complete => {
+                facts.complete =
+                    Some(stamp::deserialize(&mut serde_json::Deserializer::from_slice(value)).map_err(unreadable)?)
+            }
             Key::Sighting(value, day) => {
                 facts.sightings.days_of.entry(value).or_default().insert(day);
                 facts.sightings.days.insert(day);
@@ -366,7 +378,7 @@ pub(crate) fn row_day(row: &[u8]) -> Option<NaiveDate> {
     match Key::parse(row)? {
         Key::Member(_, key) => Some(key.time.date_naive()),
         Key::Sighting(_, day) => Some(day),
-        Key::Group(_) | Key::Record(..) => None,
+        Key::Complete | Key::Group(_) | Key::Record(..) => None,
     }
 }
 
@@ -384,6 +396,7 @@ pub(crate) fn member_row(group: GroupId, time: DateTime<Utc>, tie: u128) -> Vec<
 }
 
 enum Key<'a> {
+    Complete,
     Group(GroupId),
     Member(GroupId, MemberKey),
     Record(GroupId, &'a str),
@@ -396,6 +409,7 @@ impl Key<'_> {
         let (hash, rest) = rest.split_first_chunk::<16>()?;
         let hash = u128::from_be_bytes(*hash);
         Some(match kind {
+            b'c' if rest.is_empty() => Key::Complete,
             b'g' if rest.is_empty() => Key::Group(hash),
             b'm' => {
                 let (seconds, rest) = rest.split_first_chunk::<8>()?;

@@ -7,7 +7,9 @@
 use chrono::TimeDelta;
 
 use super::bounds::{Condition, MILLION};
-use super::model::{Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Ratio, Sequence, Spike, Travel};
+use super::model::{
+    Absence, Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Ratio, Sequence, Spike, Travel,
+};
 use super::read;
 use super::report::{Code, Problems};
 use super::yaml::{Entry, Node, Place};
@@ -49,6 +51,7 @@ pub const CORRELATION_TYPES: &[(&str, &str)] = &[
     ("value_median", "the number in the middle"),
     ("temporal", "records of so many of the rules, in any order"),
     ("temporal_ordered", "records of all rules, in their order"),
+    ("x_absence", "what was to follow and did not"),
     ("x_new_value", "a value the group has not shown before"),
     ("x_ratio", "what some of the rules are of all of them, in percent"),
     ("x_spike", "more than the group's own past explains"),
@@ -64,9 +67,11 @@ pub(super) const KEYS: &[&str] = &["type", "rules", "group-by", "timespan", "ali
 /// Keys of the baselines; they may stand in the section or at the top of the rule.
 pub const BASELINE_KEYS: &[&str] = &[
     "x-cold-floor",
+    "x-delay",
     "x-deviations",
     "x-differs",
     "x-distance",
+    "x-expect",
     "x-field",
     "x-floor",
     "x-history",
@@ -83,6 +88,16 @@ pub const BASELINE_KEYS: &[&str] = &[
     "x-weight",
 ];
 
+/// Keys that only one type knows.
+const KEYS_OF_ONE: &[(&str, &str)] = &[
+    ("x-delay", "x_absence"),
+    ("x-differs", "x_travel"),
+    ("x-distance", "x_travel"),
+    ("x-expect", "x_absence"),
+    ("x-of", "x_ratio"),
+    ("x-speed", "x_travel"),
+];
+
 const HISTORY_DAYS: u32 = 30;
 const MIN_DAYS: u32 = 7;
 const MIN_DAYS_SEEN: u32 = 5;
@@ -90,6 +105,8 @@ const MIN_DAYS_SEEN: u32 = 5;
 /// trusted.
 const SPEED_KMH: u64 = 900;
 const DISTANCE_KM: u64 = 500;
+/// Most records of Exchange and Entra are there within an hour or two.
+const ABSENCE_DELAY: TimeDelta = TimeDelta::hours(2);
 /// Of fewer records a share is chance.
 const RATIO_FLOOR: u64 = 20;
 const SPIKE_FLOOR: u64 = 50;
@@ -257,17 +274,30 @@ impl<'n> Source<'n> {
         of.into_iter().map(|named| named.name).collect()
     }
 
-    /// What `x_ratio` compares: some of its rules, not all, with all.
-    fn ratio(&self, problems: &mut Problems<'_>) -> Ratio {
-        let of = self.some_of_rules("x-of", problems);
+    /// What `x_absence` waits for: some of its rules, and not all.
+    fn absence(&self, timespan: TimeDelta, problems: &mut Problems<'_>) -> Absence {
+        let expect =
+            self.part("x-expect", "x_absence has the rules of which a record is to follow in 'x-expect'", problems);
+        let delay = self.entry("x-delay").and_then(|entry| read::timespan(entry, problems)).unwrap_or(ABSENCE_DELAY);
+        Absence { expect, timespan, delay }
+    }
+
+    /// Some of the rules, and not all.
+    fn part(&self, key: &str, missing: &str, problems: &mut Problems<'_>) -> Vec<String> {
+        let of = self.some_of_rules(key, problems);
         let rules = self.entry("rules").map(|entry| read::texts(entry, problems)).unwrap_or_default();
         if of.is_empty() {
-            let message = "x_ratio has the rules whose share it is in 'x-of'";
-            problems.add(Code::MissingKey, self.node.place, message);
+            problems.add(Code::MissingKey, self.node.place, missing);
         } else if rules.iter().all(|(name, _)| of.iter().any(|of| of == name)) {
-            let message = "all of its rules are in 'x-of': that is always a hundred percent";
+            let message = format!("all of its rules are in '{key}': nothing is left to compare them with");
             problems.add(Code::InvalidValue, self.node.place, message);
         }
+        of
+    }
+
+    /// What `x_ratio` compares: some of its rules, not all, with all.
+    fn ratio(&self, problems: &mut Problems<'_>) -> Ratio {
+        let of = self.part("x-of", "x_ratio has the rules whose share it is in 'x-of'", problems);
         Ratio { of, floor: self.count("x-floor", RATIO_FLOOR, problems) }
     }
 
@@ -306,6 +336,7 @@ fn operator(
             min_days_seen: source.days("x-min-days-seen", MIN_DAYS_SEEN, problems),
             least: source.least(problems),
         })),
+        "x_absence" => Some(Operator::Absence(source.absence(timespan, problems))),
         "x_spike" => Some(Operator::Spike(spike(timespan, source, problems))),
         "x_travel" => Some(Operator::Travel(Travel {
             timespan,
@@ -346,12 +377,9 @@ fn operator(
         }
     }
     let differs = source.names("x-differs", problems);
-    if let Some(entry) = source.entry("x-of").filter(|_| kind != "x_ratio") {
-        problems.add(Code::InvalidValue, entry.place, format!("'x-of' belongs to x_ratio, not to {kind}"));
-    }
-    for key in ["x-differs", "x-distance", "x-speed"].into_iter().filter(|_| kind != "x_travel") {
+    for (key, of) in KEYS_OF_ONE.iter().filter(|(_, of)| *of != kind) {
         if let Some(entry) = source.entry(key) {
-            problems.add(Code::InvalidValue, entry.place, format!("'{key}' belongs to x_travel, not to {kind}"));
+            problems.add(Code::InvalidValue, entry.place, format!("'{key}' belongs to {of}, not to {kind}"));
         }
     }
     let values: Vec<Named> = condition.fields.into_iter().chain(x_field).chain(differs).collect();

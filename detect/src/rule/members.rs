@@ -9,7 +9,7 @@ use schemas::path::Path;
 use super::correlation::{Correlation, Named};
 use super::document::{Body, Document};
 use super::link::{Linker, problems};
-use super::model::{Measure, Member, Operator, Reads, Sequence, Stage, Step};
+use super::model::{Absence, Measure, Member, Operator, Reads, Sequence, Stage, Step};
 use super::report::{Code, Problems, RuleErrors};
 
 /// Longest chain of correlations of correlations.
@@ -146,6 +146,10 @@ impl Linker<'_> {
                     least.of = self.named(&least.of, correlation, rules);
                 }
                 Operator::NewValue(new)
+            }
+            Operator::Absence(absence) => {
+                let expect = self.named(&absence.expect, correlation, rules);
+                Operator::Absence(Absence { expect, ..absence.clone() })
             }
             Operator::Aggregate(aggregate) => {
                 let mut aggregate = aggregate.clone();

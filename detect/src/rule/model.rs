@@ -151,6 +151,8 @@ pub enum Operator {
     Spike(Spike),
     /// Two places further apart than anybody travels in the time between.
     Travel(Travel),
+    /// What was to follow and did not.
+    Absence(Absence),
     /// The operator of every rule with `x-outside`. A match without `values` was decided by the matcher, which knows the
     /// tenant's domains: it stands, as under `Each`. A match with `values` (domains) comes from a tenant whose domains
     /// are not configured, in the shard "": it stands unless all of them were seen as mailbox owners' domains, and is
@@ -225,6 +227,7 @@ impl Operator {
             Operator::Aggregate(aggregate) => aggregate.timespan,
             Operator::Spike(spike) => spike.timespan,
             Operator::Travel(travel) => travel.timespan,
+            Operator::Absence(absence) => absence.timespan,
             Operator::Each | Operator::NewValue(_) | Operator::Outside => TimeDelta::zero(),
         }
     }
@@ -299,6 +302,23 @@ pub struct Travel {
     pub distance_km: u32,
     /// Whether something else must differ as well.
     pub must_differ: bool,
+}
+
+/// A record that nothing follows: see `correlate/absence.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absence {
+    /// Names of the member rules of which a record is expected; those of the others are waited on.
+    pub expect: Vec<String>,
+    pub timespan: TimeDelta,
+    /// How much later than it happened a record may become available.
+    pub delay: TimeDelta,
+}
+
+impl Absence {
+    /// From a record to the moment up to which everything must be there.
+    pub fn wait(&self) -> TimeDelta {
+        self.timespan.checked_add(&self.delay).unwrap_or(TimeDelta::MAX)
+    }
 }
 
 /// What follows on what: see `correlate/temporal_ordered.rs`, and `correlate/same.rs` where steps share a value.

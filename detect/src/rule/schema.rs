@@ -44,10 +44,12 @@ const HELP: &[(&str, &str)] = &[
     ("type", "what is asked of the records"),
     ("x-answers", "the questions of an incident that it helps to answer"),
     ("x-cold-floor", "x_spike without a history: so much"),
+    ("x-delay", "x_absence: how much later than it happened a record may become available"),
     ("x-deviations", "x_spike: so many robust deviations above the median"),
     ("x-differs", "x_travel: fields of which one must differ"),
     ("x-distance", "x_travel: the least distance, in kilometres"),
     ("x-entities", "what a finding is about: kind and field"),
+    ("x-expect", "x_absence: the rules of which a record is to follow"),
     ("x-field", "the field whose values are compared"),
     ("x-fixtures", "records that the tests use, by name"),
     ("x-floor", "x_spike: the least that is told; x_ratio: of less in all nothing is said"),
@@ -123,10 +125,11 @@ fn property(key: &str) -> Json {
         "level" => json!({"enum": LEVELS}),
         "status" => json!({"enum": STATUSES}),
         "generate" => json!({"type": "boolean"}),
-        "x-gap" | "x-history" => json!({"$ref": "#/$defs/timespan"}),
+        "x-gap" | "x-history" | "x-delay" => json!({"$ref": "#/$defs/timespan"}),
         // In a dialect, whose fields are called what.
         "fields" => json!({"anyOf": [{"$ref": "#/$defs/texts"}, {"type": "object"}]}),
-        "tags" | "falsepositives" | "references" | "x-group-by" | "x-learn" | "x-min-of" | "x-of" | "x-differs" => {
+        "tags" | "falsepositives" | "references" | "x-group-by" | "x-learn" | "x-min-of" | "x-of" | "x-expect"
+        | "x-differs" => {
             json!({"$ref": "#/$defs/texts"})
         }
         "x-field" => json!({"$ref": "#/$defs/texts"}),

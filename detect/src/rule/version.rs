@@ -103,6 +103,12 @@ fn operator_text(operator: &Operator) -> String {
                 Some(least) => format!("{always} {} {}", least.events, least.of.join(",")),
             }
         }
+        Operator::Absence(absence) => format!(
+            "absence {} {} {}",
+            absence.expect.join(","),
+            absence.timespan.num_seconds(),
+            absence.delay.num_seconds()
+        ),
         Operator::Travel(travel) => format!(
             "travel {} {} {} {}",
             travel.timespan.num_seconds(),

@@ -11,17 +11,18 @@ use schemas::Finding;
 use schemas::envelope::Heartbeat;
 use schemas::history::History;
 use schemas::json::key_hash;
-use schemas::message::{FindingMessage, Match, MatchMessage, Observation};
+use schemas::message::{FindingMessage, Match, MatchMessage, Observation, Passed};
 use schemas::tenant::Tenant;
 
 use super::Error;
+use super::awaiting::{Awaiting, Due};
 use super::forgetting::{Forgetting, Piece, meaning_key};
 use super::layout::{self, Day, Expiry, Found, Layout, Place, Root, Slice};
 use super::partitions::Worker;
 use super::rule_books::{Compiler, Editions};
 use super::thawing::{self, Ask};
 use crate::correlate::{Past, Shard, look_back, row_day};
-use crate::rule::Rule;
+use crate::rule::{Operator, Rule};
 use crate::{shard_key, told_key};
 
 /// Most shards held in memory by one partition, about 1.5 kB each, and most members, episodes and sightings in them,
@@ -42,15 +43,13 @@ pub(super) struct CorrelateWorker {
     partition: u32,
     compiler: Arc<Compiler>,
     /// None until the first step.
-    editions: Option<Editions>,
+    known: Option<Known>,
     metrics: Arc<Metrics>,
     /// For a metric only; nothing that decides a finding looks at it.
     clock: Clock,
     shards: HashMap<Place, Held>,
     /// None until the first step.
     layout: Option<Layout>,
-    /// None until the first step.
-    forgetting: Option<Forgetting>,
     /// The archive, for late matches.
     history: Option<Arc<dyn History>>,
     batch: u64,
@@ -109,12 +108,11 @@ impl CorrelateWorker {
         CorrelateWorker {
             partition,
             compiler,
-            editions: None,
+            known: None,
             metrics,
             clock,
             shards: HashMap::new(),
             layout: None,
-            forgetting: None,
             history: None,
             batch: 0,
         }
@@ -130,7 +128,7 @@ impl CorrelateWorker {
     fn sort(
         &self,
         log: &dyn Log,
-        (editions, forgetting): (&mut Editions, &mut Forgetting),
+        Known { editions, forgetting, awaiting, .. }: &mut Known,
         messages: &[Message],
         sorted: &mut Sorted,
     ) -> Result<(), Error> {
@@ -154,10 +152,12 @@ impl CorrelateWorker {
                     let news = news_of(&mut sorted.news, &seen.tenant, rule, seen.epoch, &seen.shard);
                     news.observations.push(seen);
                 }
-                // No operator waits for completeness: each is decided by the records that are there.
-                MatchMessage::Mark(mark) => {
+                MatchMessage::Mark(passed) => {
+                    awaiting.mark(&passed);
+                    sorted.has_marks = true;
+                    let Passed { partition, mark, .. } = passed;
                     self.metrics.engine.watermark.with([mark.tenant.as_str()]).set_time(mark.until);
-                    forgetting.mark(mark, &mut sorted.state);
+                    forgetting.mark(partition, mark, &mut sorted.state);
                 }
                 MatchMessage::Heartbeat(sent) => sorted.heartbeat = Some(sent),
                 MatchMessage::Rules(rules) => editions.add(rules, &mut sorted.state)?,
@@ -185,24 +185,20 @@ impl CorrelateWorker {
     }
 
     /// Applies what is not late. Returns the rest, with what it asks of the archive.
-    fn take_in_time(
-        &mut self,
-        news: NewsOf,
-        forgetting: &mut Forgetting,
-        editions: &Editions,
-        txn: &mut Txn,
-    ) -> Vec<(Place, News, Ask)> {
+    fn take_in_time(&mut self, news: NewsOf, known: &mut Known, txn: &mut Txn) -> Vec<(Place, News, Ask)> {
         let mut late = Vec::new();
         for ((_, place), news) in news {
             let Some(held) = self.shards.get(&place) else { continue };
-            let spans =
-                forgetting.horizon(news.meaning).map(|horizon| held.shard.missing(&news.rule, horizon, &news.matches));
-            match (spans.unwrap_or_default(), editions.matcher(news.epoch)) {
+            let spans = known
+                .forgetting
+                .horizon(news.meaning)
+                .map(|horizon| held.shard.missing(&news.rule, horizon, &news.matches));
+            match (spans.unwrap_or_default(), known.editions.matcher(news.epoch)) {
                 (spans, Some(matcher)) if !spans.is_empty() => {
                     let ask = Ask { tenant: news.tenant.clone(), shard: place.shard, matcher: matcher.clone(), spans };
                     late.push((place, news, ask));
                 }
-                _ => self.take_in(place, news, &[], forgetting, txn),
+                _ => self.take_in(place, news, &[], known, txn),
             }
         }
         late
@@ -213,11 +209,11 @@ impl CorrelateWorker {
         &mut self,
         log: &dyn Log,
         late: Vec<(Place, News, Ask)>,
-        forgetting: &mut Forgetting,
+        known: &mut Known,
         txn: &mut Txn,
     ) -> Result<(), Error> {
         let history = self.history.clone().ok_or(Error::NoHistory)?;
-        let snapshot = history.snapshot(log.id(), forgetting.archived()).await?;
+        let snapshot = history.snapshot(log.id(), known.forgetting.archived()).await?;
         let days = snapshot.days().await?;
         let mut rounds = vec![late];
         while let Some(mut late) = rounds.pop() {
@@ -230,7 +226,7 @@ impl CorrelateWorker {
                     continue;
                 }
                 for (place, news, _) in late {
-                    self.refuse_late(place, news, forgetting, txn);
+                    self.refuse_late(place, news, known, txn);
                 }
                 continue;
             };
@@ -239,33 +235,39 @@ impl CorrelateWorker {
                 if runtime::failpoint::is_broken("thaw-off") {
                     archived.clear();
                 }
-                let horizon = forgetting.horizon(news.meaning);
+                let horizon = known.forgetting.horizon(news.meaning);
                 let came = news.matches.iter().filter(|matched| horizon.is_some_and(|from| matched.event_time < from));
                 self.metrics.engine.matches_late.with([news.tenant.as_str()]).add(came.count() as u64);
-                self.take_in(place, news, &archived, forgetting, txn);
+                self.take_in(place, news, &archived, known, txn);
             }
         }
         Ok(())
     }
 
     /// Late matches of a shard that needs more than can be held. Judged without it they would tell what is not so.
-    fn refuse_late(&mut self, place: Place, mut news: News, forgetting: &mut Forgetting, txn: &mut Txn) {
-        let horizon = forgetting.horizon(news.meaning);
+    fn refuse_late(&mut self, place: Place, mut news: News, known: &mut Known, txn: &mut Txn) {
+        let horizon = known.forgetting.horizon(news.meaning);
         let before = news.matches.len();
         news.matches.retain(|matched| horizon.is_none_or(|horizon| matched.event_time >= horizon));
         let refused = before - news.matches.len();
         self.metrics.engine.limits_reached.with(["late_members"]).add(refused as u64);
         tracing::warn!(event = "late_matches_refused", rule = news.rule.id, tenant = news.tenant.as_str(), refused);
-        self.take_in(place, news, &[], forgetting, txn);
+        self.take_in(place, news, &[], known, txn);
     }
 
     /// Applies what came for one shard.
-    fn take_in(&mut self, place: Place, news: News, archived: &[Match], forgetting: &mut Forgetting, txn: &mut Txn) {
+    fn take_in(&mut self, place: Place, news: News, archived: &[Match], known: &mut Known, txn: &mut Txn) {
+        let Known { editions, forgetting, awaiting, partitions } = known;
         let (batch, partition) = (self.batch, self.partition);
         let layout = self.layout.get_or_insert_default();
         let Some(held) = self.shards.get_mut(&place) else { return };
         held.used = batch;
-        let past = Past { horizon: forgetting.horizon(news.meaning), archived };
+        let complete = match &news.rule.operator {
+            Operator::Absence(_) => awaiting.complete(&news.tenant, &news.rule, (editions, *partitions)),
+            _ => None,
+        };
+        awaiting.wait_for(&news.tenant, place, &news.rule, (&news.matches, complete), &mut txn.state);
+        let past = Past { horizon: forgetting.horizon(news.meaning), complete, archived };
         let change = held.shard.apply_after(&news.rule, &past, &news.matches, &news.observations);
         let entries = held.shard.entries();
         let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
@@ -375,12 +377,47 @@ impl CorrelateWorker {
     }
 }
 
+/// What is known beside the shards.
+struct Known {
+    editions: Editions,
+    forgetting: Forgetting,
+    awaiting: Awaiting,
+    /// Of `records`.
+    partitions: u32,
+}
+
+impl Known {
+    /// What is committed.
+    async fn load(log: &dyn Log, partition: u32, compiler: Arc<Compiler>) -> Result<Known, Error> {
+        let editions = Editions::load(log, partition, compiler).await?;
+        let forgetting = Forgetting::load(log, partition).await?;
+        let awaiting = Awaiting::load(log, partition, &forgetting).await?;
+        Ok(Known { editions, forgetting, awaiting, partitions: log.partitions() })
+    }
+}
+
 /// One batch, sorted.
 #[derive(Default)]
 struct Sorted {
     news: NewsOf,
     heartbeat: Option<Heartbeat>,
+    has_marks: bool,
     state: Vec<StateChange>,
+}
+
+impl Sorted {
+    /// Lets a shard decide what it has waited for.
+    fn wake(&mut self, editions: &Editions, tenant: &Tenant, due: &Due) {
+        let Some((epoch, rule)) = editions.newest(&due.rule) else { return };
+        self.news.entry((due.rule.clone(), due.place)).or_insert_with(|| News {
+            rule: rule.clone(),
+            epoch,
+            tenant: tenant.clone(),
+            meaning: meaning_key(tenant, rule),
+            matches: Vec::new(),
+            observations: Vec::new(),
+        });
+    }
 }
 
 #[async_trait]
@@ -393,29 +430,30 @@ impl Worker for CorrelateWorker {
         let Some(last) = messages.last() else { return Ok(None) };
         let mut next = last.offset + 1;
         self.batch += 1;
-        let mut editions = match self.editions.take() {
-            Some(editions) => editions,
-            None => Editions::load(log, self.partition, self.compiler.clone()).await?,
-        };
-        let mut forgetting = match self.forgetting.take() {
-            Some(forgetting) => forgetting,
-            None => Forgetting::load(log, self.partition).await?,
+        let mut known = match self.known.take() {
+            Some(known) => known,
+            None => Known::load(log, self.partition, self.compiler.clone()).await?,
         };
         let mut sorted = Sorted::default();
-        self.sort(log, (&mut editions, &mut forgetting), &messages, &mut sorted)?;
-        if sorted.news.values().any(|news| news.is_late(&forgetting)) {
+        self.sort(log, &mut known, &messages, &mut sorted)?;
+        if sorted.news.values().any(|news| news.is_late(&known.forgetting)) {
             let more = log.read(Topic::Matches, self.partition, next, LATE_STEP).await?;
             next = more.last().map_or(next, |last| last.offset + 1);
-            self.sort(log, (&mut editions, &mut forgetting), &more, &mut sorted)?;
+            self.sort(log, &mut known, &more, &mut sorted)?;
         }
-        let Sorted { news, heartbeat, state } = sorted;
+        if sorted.has_marks {
+            for (tenant, due) in known.awaiting.take_due(&known.editions, known.partitions, &mut sorted.state) {
+                sorted.wake(&known.editions, &tenant, &due);
+            }
+        }
+        let Sorted { news, heartbeat, state, .. } = sorted;
         self.load(log, news.keys().map(|(_, key)| *key)).await?;
         let mut txn = Txn { state, ..Txn::default() };
-        let late = self.take_in_time(news, &mut forgetting, &editions, &mut txn);
+        let late = self.take_in_time(news, &mut known, &mut txn);
         if !late.is_empty() {
-            self.take_late(log, late, &mut forgetting, &mut txn).await?;
+            self.take_late(log, late, &mut known, &mut txn).await?;
         }
-        (self.editions, self.forgetting) = (Some(editions), Some(forgetting));
+        self.known = Some(known);
         if let Some(heartbeat) = &heartbeat {
             txn.outputs.push(output(To::Partition(0), &FindingMessage::Heartbeat(heartbeat.clone())));
         }
@@ -437,18 +475,21 @@ impl Worker for CorrelateWorker {
 
     /// A piece of what has expired.
     async fn aside(&mut self, log: &dyn Log, lease: &Lease) -> Result<bool, Error> {
-        let (Some(_), Some(mut forgetting)) = (&self.history, self.forgetting.take()) else { return Ok(false) };
+        if self.history.is_none() {
+            return Ok(false);
+        }
+        let Some(mut known) = self.known.take() else { return Ok(false) };
         let (mut state, mut piece, mut is_at_work) = (Vec::new(), Piece::new(), false);
         while let Some(layout) = &mut self.layout
-            && let Some(slice) = forgetting.next(log, layout).await?
+            && let Some(slice) = known.forgetting.next(log, layout).await?
         {
             is_at_work = true;
-            let rows = self.forget(log, slice, &mut forgetting, &mut state).await?;
+            let rows = self.forget(log, slice, &mut known.forgetting, &mut state).await?;
             if !piece.has_room(rows) {
                 break;
             }
         }
-        self.forgetting = Some(forgetting);
+        self.known = Some(known);
         if !state.is_empty() {
             // If this fails the worker is made anew, with what is committed.
             log.commit(Txn { state, lease: Some(lease.clone()), ..Txn::default() }).await?;

@@ -21,7 +21,7 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | 4, tenant, 0, feed | its newest mark, to the hour |
+//! | 4, tenant, 0, feed, 0, partition | its newest mark that this partition of `records` has passed on, to the hour |
 //! | 5, meaning | the latest horizon that members of it were forgotten by |
 //! | 6 | how far the archive was then: one that has less is not asked |
 
@@ -70,7 +70,8 @@ const ARCHIVED: u8 = 6;
 /// What may be forgotten in one partition.
 pub(super) struct Forgetting {
     partition: u32,
-    marks: BTreeMap<(Tenant, String), DateTime<Utc>>,
+    /// By tenant, feed and partition of `records`.
+    marks: BTreeMap<(Tenant, String, u32), DateTime<Utc>>,
     forgotten: HashMap<u128, DateTime<Utc>>,
     archived: Vec<u64>,
     /// How many late matches came for a meaning, since the horizon was there.
@@ -132,10 +133,8 @@ impl Forgetting {
             let time = || std::str::from_utf8(&value).ok()?.parse().ok();
             match key.split_first() {
                 Some((&MARKS, name)) => {
-                    let name = std::str::from_utf8(name).ok().and_then(|name| name.split_once('\0'));
-                    let feed = name.and_then(|(tenant, feed)| Some((tenant.parse().ok()?, feed.to_owned())));
                     // Without a mark less is forgotten, and the next one comes within the hour.
-                    forgetting.marks.extend(feed.zip(time()));
+                    forgetting.marks.extend(feed_of(name).zip(time()));
                 }
                 Some((&FORGOTTEN, meaning)) => {
                     // What cannot be read is taken for the latest: then the archive is asked for more than needed.
@@ -151,9 +150,10 @@ impl Forgetting {
     }
 
     /// Takes note of a mark.
-    pub(super) fn mark(&mut self, mark: Mark, out: &mut Vec<StateChange>) {
-        let key = [&[MARKS][..], mark.tenant.as_str().as_bytes(), b"\0", mark.content_type.as_bytes()].concat();
-        let feed = (mark.tenant, mark.content_type);
+    pub(super) fn mark(&mut self, partition: u32, mark: Mark, out: &mut Vec<StateChange>) {
+        let name = format!("{}\0{}\0{partition}", mark.tenant, mark.content_type);
+        let key = [&[MARKS][..], name.as_bytes()].concat();
+        let feed = (mark.tenant, mark.content_type, partition);
         let is_news = |known: &DateTime<Utc>| mark.until.signed_duration_since(*known) >= NOTED_EVERY;
         if self.marks.get(&feed).is_none_or(is_news) {
             self.marks.insert(feed, mark.until);
@@ -163,6 +163,11 @@ impl Forgetting {
 
     fn row(&self, key: Vec<u8>, value: String) -> StateChange {
         StateChange { store: Store::Correlate, partition: self.partition, key, value: Some(value.into_bytes()) }
+    }
+
+    /// What is known of each feed, in each partition, to the hour.
+    pub(super) fn marks(&self) -> impl Iterator<Item = (&(Tenant, String, u32), &DateTime<Utc>)> {
+        self.marks.iter()
     }
 
     /// Before which moment members may be gone, of shards with this meaning.
@@ -178,7 +183,7 @@ impl Forgetting {
     /// Where the horizon of each tenant is now.
     fn horizons(&self) -> BTreeMap<Tenant, DateTime<Utc>> {
         let mut least: BTreeMap<Tenant, DateTime<Utc>> = BTreeMap::new();
-        for ((tenant, _), until) in &self.marks {
+        for ((tenant, ..), until) in &self.marks {
             let horizon = until.checked_sub_signed(HOT).unwrap_or(DateTime::<Utc>::MIN_UTC);
             let known = least.entry(tenant.clone()).or_insert(horizon);
             *known = horizon.min(*known);
@@ -205,7 +210,8 @@ impl Forgetting {
             }
         }
         // Of a tenant with one feed or ten: the horizon is that of the marks.
-        let marks = self.marks.range((tenant.clone(), String::new())..).take_while(|((whose, _), _)| whose == tenant);
+        let of_tenant = self.marks.range((tenant.clone(), String::new(), 0)..);
+        let marks = of_tenant.take_while(|((whose, ..), _)| whose == tenant);
         let Some(horizon) = marks.map(|(_, until)| *until).min().and_then(|least| least.checked_sub_signed(HOT)) else {
             return;
         };
@@ -315,6 +321,12 @@ impl Forgetting {
         }
         Some(layout.drop_day(self.partition, day))
     }
+}
+
+/// The feed and partition that a row of marks names.
+fn feed_of(name: &[u8]) -> Option<(Tenant, String, u32)> {
+    let mut parts = std::str::from_utf8(name).ok()?.split('\0');
+    Some((parts.next()?.parse().ok()?, parts.next()?.to_owned(), parts.next()?.parse().ok()?))
 }
 
 /// How much one step looks at.

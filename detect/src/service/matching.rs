@@ -15,7 +15,7 @@ use schemas::envelope::{Envelope, Heartbeat, Mark, Received};
 use schemas::event::NotARecord;
 use schemas::history::History;
 use schemas::json::key_hash;
-use schemas::message::{DeadLetter, MatchMessage, Verdict, Verdicts};
+use schemas::message::{DeadLetter, MatchMessage, Passed, Verdict, Verdicts};
 
 use super::Error;
 use super::judging_again::JudgingAgain;
@@ -102,7 +102,9 @@ impl Worker for MatchWorker {
         let mut follower = pass.follower;
         let observed = std::mem::take(&mut batch.observed);
         let heartbeat = batch.heartbeat.clone();
-        let mut txn = batch.into_txn(self.partition, from, next, self.admit.take_rows(from));
+        let epoch = follower.in_force().map_or(0, |in_force| in_force.epoch);
+        let behind: Vec<String> = follower.behind().rules.iter().cloned().collect();
+        let mut txn = batch.into_txn(self.partition, (from, next), (epoch, behind), self.admit.take_rows(from));
         follower.take_into(&mut txn);
         log.commit(txn).await?;
         if let Some(in_force) = follower.in_force() {
@@ -288,7 +290,13 @@ impl Batch {
         }
     }
 
-    fn into_txn(self, partition: u32, from: u64, next: u64, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Txn {
+    fn into_txn(
+        self,
+        partition: u32,
+        (from, next): (u64, u64),
+        (epoch, behind): (u64, Vec<String>),
+        rows: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Txn {
         let mut outputs = Vec::with_capacity(self.matches.len() + 2);
         let verdicts = Verdicts::new(partition, from, &self.offsets, self.codes);
         outputs.push(output(Topic::Verdicts, To::Partition(partition), &verdicts));
@@ -297,7 +305,8 @@ impl Batch {
         }
         // Marks and heartbeats come after the matches they speak of.
         for mark in self.marks.into_values() {
-            outputs.push(matched(To::Everywhere, &MatchMessage::Mark(mark)));
+            let passed = Passed { partition, epoch, behind: behind.clone(), mark };
+            outputs.push(matched(To::Everywhere, &MatchMessage::Mark(passed)));
         }
         // One partition passes heartbeats on, else their number would multiply from stage to stage.
         if let (Some(heartbeat), 0) = (self.heartbeat, partition) {

@@ -4,6 +4,7 @@
 //! what came out and what is remembered are committed together. State in memory is a copy of what is committed; when
 //! a step is refused or fails, the copy is dropped and made again from the log.
 
+mod awaiting;
 mod correlating;
 mod forgetting;
 mod judging_again;

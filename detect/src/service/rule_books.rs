@@ -345,6 +345,12 @@ impl Editions {
         self.sets.get(&epoch)?.rules().get(id)
     }
 
+    /// A rule of the newest set.
+    pub(super) fn newest(&self, id: &str) -> Option<(u64, &Arc<Rule>)> {
+        let (epoch, set) = self.sets.last_key_value()?;
+        Some((*epoch, set.rules().get(id)?))
+    }
+
     /// The rules of an epoch, to judge by them again.
     pub(super) fn matcher(&self, epoch: u64) -> Option<&Arc<Matcher>> {
         self.sets.get(&epoch)

@@ -63,6 +63,8 @@ pub struct Runner {
     pub rule: Rule,
     shard: Shard,
     pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// How far the set is complete, as this batch is told; nothing, like after a restart.
+    pub complete: Option<DateTime<Utc>>,
     /// What may have been forgotten, and the archive that has it.
     pub horizon: Option<DateTime<Utc>>,
     pub archive: Vec<Match>,
@@ -79,6 +81,7 @@ impl Runner {
             rule,
             shard: Shard::default(),
             rows: BTreeMap::new(),
+            complete: None,
             horizon: None,
             archive: Vec::new(),
             thaw: Thaw::AsAsked,
@@ -94,7 +97,7 @@ impl Runner {
         assert_eq!(archived, self.ask(&self.shard, matches));
         self.thaws += usize::from(archived.is_some());
         let archived = archived.unwrap_or_default();
-        let past = Past { horizon: self.horizon, archived: &archived };
+        let past = Past { horizon: self.horizon, complete: self.complete, archived: &archived };
         let after_restart = restarted.apply_after(&self.rule, &past, matches, observations);
         let change = self.shard.apply_after(&self.rule, &past, matches, observations);
         assert_eq!(after_restart, change, "a restart before this batch changes it");

@@ -70,6 +70,15 @@ fn of_group(rule: &Rule, mut members: Vec<Match>, observations: &[Observation]) 
     match &rule.operator {
         Operator::NewValue(parameters) => retain(&mut members, |one| new_values(parameters, observations, one)),
         Operator::Outside => retain(&mut members, |one| foreign_values(observations, one)),
+        // All is decided that it is shown.
+        Operator::Absence(absence) => {
+            let expected = |one: &&Match| absence.expect.contains(&one.member);
+            let times: Vec<DateTime<Utc>> = members.iter().filter(expected).map(|one| one.event_time).collect();
+            members.retain(|one| {
+                let until = one.event_time + absence.timespan;
+                !expected(&one) && !times.iter().any(|time| one.event_time <= *time && *time <= until)
+            });
+        }
         Operator::TemporalOrdered(sequence) if sequence.is_shared() => {
             let (spans, standing) = of_values(sequence, &members);
             return told(rule, spans, &standing, observations);
@@ -242,7 +251,7 @@ fn spans(operator: &Operator, members: &[Match]) -> Vec<Span> {
         held.map(|(anchor, window)| (anchor, window.iter().map(|one| one.event_time).max().unwrap())).collect()
     };
     match operator {
-        Operator::Each | Operator::NewValue(_) | Operator::Outside => {
+        Operator::Each | Operator::NewValue(_) | Operator::Outside | Operator::Absence(_) => {
             anchors.iter().map(|anchor| (*anchor, *anchor)).collect()
         }
         Operator::EventCount { at_least, timespan } => satisfying(*timespan, &|_, window| weight(window) >= *at_least),

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
 use detect::rule::model::{
-    Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Ratio, Rule, Sequence, Spike, Stage, Step, Travel,
+    Absence, Aggregate, Bound, Comparison, Least, Measure, NewValue, Operator, Ratio, Rule, Sequence, Spike, Stage,
+    Step, Travel,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -91,6 +92,11 @@ fn check(operator: Operator, gap: TimeDelta, story: &Story) {
 }
 
 fn check_rule(rule: Rule, story: &Story) {
+    check_with(rule, story, |_, _| ());
+}
+
+/// `prepare` is called before each batch, with all matches so far; the oracle is asked of what it leaves.
+fn check_with(rule: Rule, story: &Story, mut prepare: impl FnMut(&mut Runner, &mut Vec<Match>)) {
     let mut runner = Runner::new(rule);
     let (mut matches, mut observations) = (Vec::new(), Vec::new());
     let (mut all_matches, mut all_observations) = (Vec::new(), Vec::new());
@@ -103,10 +109,13 @@ fn check_rule(rule: Rule, story: &Story) {
         if *end == 0 && at < last {
             continue;
         }
+        all_matches.extend(matches.iter().cloned());
+        let mut judged = all_matches.clone();
+        prepare(&mut runner, &mut judged);
         runner.apply(&matches, &observations);
-        all_matches.append(&mut matches);
+        matches.clear();
         all_observations.append(&mut observations);
-        let expected = oracle::standing(&runner.rule, &all_matches, &all_observations);
+        let expected = oracle::standing(&runner.rule, &judged, &all_observations);
         let actual: Vec<_> = runner.standing().into_iter().map(oracle::of_finding).collect();
         assert_eq!(actual, expected);
         if *end == 2 {
@@ -295,6 +304,30 @@ proptest! {
         bounds in vec((0..6_usize, 0..12_i128), 1..3),
     ) {
         check(aggregate_of(&measure, &bounds, timespan), gap, &measured(&measure, story));
+    }
+
+    #[test]
+    fn absence(
+        story in a_story(30, MINUTES, 0),
+        gap in minutes(),
+        (timespan, delay) in (minutes(), minutes()),
+        expect in prop::sample::select(vec![vec!["m0"], vec!["m1"], vec!["m0", "m2"]]),
+        marks in vec(prop::option::of(0..60_i64), 60),
+    ) {
+        let expect = expect.into_iter().map(str::to_owned).collect();
+        let absence = Absence { expect, timespan, delay };
+        let rule = rule(Operator::Absence(absence.clone()), gap);
+        let mut marks = marks.into_iter().map(|mark| mark.map(|minutes| base() + TimeDelta::minutes(minutes)));
+        let mut complete = None;
+        check_with(rule, &story, |runner, all| {
+            runner.complete = marks.next().flatten();
+            complete = complete.max(runner.complete);
+            // What is not decided yet does not stand.
+            all.retain(|one| {
+                let is_decided = complete.is_some_and(|complete| one.event_time + absence.wait() <= complete);
+                is_decided || absence.expect.contains(&one.member)
+            });
+        });
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! rule event_count at_least=3 timespan=10m gap=10m
 //! match +0m id=e1 user=x value=a,b weight=2 member=m group=g content=1 quiet     everything but the time is optional
 //! observe day=-3 value=a                                                         `day=-9..-1` for each of them
+//! complete +2h the set is complete up to here, from this batch on
 //! again        the batch so far once more
 //! restart      what follows meets a shard loaded from rows
 //! expect       applies the batch; the indented lines below are what it tells, and golden
@@ -17,7 +18,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use detect::rule::model::{Least, NewValue, Operator, Rule, Sequence, Spike, Step};
+use detect::rule::model::{Absence, Least, NewValue, Operator, Rule, Sequence, Spike, Step};
 use schemas::finding::Finding;
 use schemas::message::{Match, Observation};
 
@@ -86,6 +87,7 @@ impl Story {
                     story.matches.extend_from_within(..);
                     story.observations.extend_from_within(..);
                 }
+                "complete" => story.runner.complete = Some(base() + duration(rest)),
                 "restart" => story.runner.restart(),
                 "expect" => out.push_str(&story.tell()),
                 other => panic!("{name}: '{other}' is not a step"),
@@ -197,9 +199,11 @@ impl Story {
         let here = standing(self.runner.standing());
         assert_eq!(here, oracle::standing(&self.runner.rule, &self.all_matches, &self.all_observations), "{name}");
         let mut at_once = Runner::new(self.runner.rule.clone());
+        at_once.complete = self.runner.complete;
         at_once.apply(&self.all_matches, &self.all_observations);
         assert_eq!(standing(at_once.standing()), here, "{name} at once");
         let mut backwards = Runner::new(self.runner.rule.clone());
+        backwards.complete = self.runner.complete;
         for matched in self.all_matches.iter().rev() {
             backwards.apply(std::slice::from_ref(matched), &[]);
         }
@@ -252,6 +256,11 @@ fn parse_rule(text: &str) -> Rule {
             history_days: number("history_days", 30) as u32,
             min_days: number("min_days", 7) as u32,
             cold_floor: number("cold_floor", 1000),
+        }),
+        "absence" => Operator::Absence(Absence {
+            expect: find(&words, "expect").unwrap().split(',').map(str::to_owned).collect(),
+            timespan,
+            delay: find(&words, "delay").map_or(TimeDelta::zero(), duration),
         }),
         "outside" => Operator::Outside,
         other => panic!("'{other}' is not an operator"),

@@ -1,6 +1,7 @@
 //! A change of rules ends in the same findings whenever it is made, wherever it is broken off, and however far the archive
 //! lags behind.
 
+use chrono::{DateTime, Utc};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -144,12 +145,12 @@ impl Bed {
         self.log.commit(Txn { outputs, ..Txn::default() }).await.unwrap();
     }
 
-    async fn match_step(&mut self, partition: u32) -> bool {
+    pub(in crate::service) async fn match_step(&mut self, partition: u32) -> bool {
         let from = self.log.committed(Consumer::Match, Topic::Records, partition).await.unwrap();
         self.matching[partition as usize].step(&self.log, from).await.unwrap().is_some()
     }
 
-    async fn correlate_step(&mut self, partition: u32) -> bool {
+    pub(in crate::service) async fn correlate_step(&mut self, partition: u32) -> bool {
         let from = self.log.committed(Consumer::Correlate, Topic::Matches, partition).await.unwrap();
         match self.correlating[partition as usize].step(&self.log, from).await {
             // As when it runs: a new worker, and the step again.
@@ -190,7 +191,7 @@ impl Bed {
         true
     }
 
-    async fn aside(&mut self) -> bool {
+    pub(in crate::service) async fn aside(&mut self) -> bool {
         assert!(self.log.acquire(&lease(), Duration::from_secs(60)).await.unwrap());
         self.matching[0].aside(&self.log, &lease()).await.unwrap()
     }
@@ -246,7 +247,7 @@ impl Bed {
     }
 
     /// Every revision told, in order, partition by partition.
-    async fn told(&self) -> Vec<Finding> {
+    pub(in crate::service) async fn told(&self) -> Vec<Finding> {
         let mut told = Vec::new();
         for partition in 0..PARTITIONS {
             let limit = ReadLimit { messages: usize::MAX, bytes: usize::MAX };
@@ -315,9 +316,19 @@ pub(in crate::service) fn book(documents: &[String]) -> RuleBook {
 
 /// What a rule set finds in records that it judges all, in memory.
 pub(in crate::service) fn found(book: &RuleBook, records: &[Received]) -> BTreeMap<String, Finding> {
+    found_complete(book, records, DateTime::<Utc>::MIN_UTC)
+}
+
+/// The same where everything up to a moment is known to be there.
+pub(in crate::service) fn found_complete(
+    book: &RuleBook,
+    records: &[Received],
+    complete: DateTime<Utc>,
+) -> BTreeMap<String, Finding> {
     let matcher = compile(book).unwrap();
     let mut offline = Offline::new(matcher.rules(), &matcher);
     offline.feed(records).unwrap();
+    offline.complete(complete);
     offline.standing().map(|finding| (finding.id.clone(), canonical(finding))).collect()
 }
 

@@ -123,6 +123,7 @@ async fn judge(
     for days in days.chunk_by(|one, next| one.tenant == next.tenant) {
         let mut judging: Vec<Offline<'_>> =
             judges.iter().map(|matcher| Offline::new(matcher.rules(), matcher)).collect();
+        let mut received = None;
         for day in days {
             line.set(&format!("{} {}: {} records judged", day.tenant, day.day, grouped(read.records)));
             let mut batches = std::pin::pin!(records.of(day).await?);
@@ -131,6 +132,7 @@ async fn judge(
                 let mut events = events.context("a row of the archive holds no record")?;
                 events.retain(|event| options.until.is_none_or(|until| event.time() < until));
                 judging.iter_mut().for_each(|offline| offline.feed_admitted(&events));
+                received = received.max(events.iter().map(Event::received).max());
                 read.records += events.len() as u64;
                 read.first = read.first.into_iter().chain(events.iter().map(Event::time)).min();
                 read.last = read.last.into_iter().chain(events.iter().map(Event::time)).max();
@@ -144,6 +146,11 @@ async fn judge(
                 grouped(held as u64),
                 grouped(ENTRIES_MAX as u64)
             );
+        }
+        // What the archive has is taken to be whole up to the newest receipt: the marks themselves are not in it.
+        if let Some(received) = received {
+            let complete = options.until.map_or(received, |until| until.min(received));
+            judging.iter_mut().for_each(|offline| offline.complete(complete));
         }
         for (found, offline) in found.iter_mut().zip(&judging) {
             found.extend(offline.standing().filter(|finding| wanted(options, finding)).cloned());
