@@ -11,6 +11,7 @@ use schemas::tenant::Tenant;
 
 use crate::archiver::source_name;
 use crate::delta::DeltaTable;
+use crate::retention;
 use crate::sql::records::Records;
 use crate::sql::{QueryError, Sql};
 use crate::store::Store;
@@ -40,23 +41,34 @@ impl History for Past {
                     return Err(HistoryError(Box::new(LagsBehind { partition, at, needed: *needed })));
                 }
             }
+            let kept_since = retention::kept_since(positions);
             let records = self.sql.records().await.map_err(unanswered)?;
-            Ok(Box::new(records) as Box<dyn Snapshot>)
+            Ok(Box::new(Taken { records, kept_since }) as Box<dyn Snapshot>)
         })
     }
 }
 
-impl Snapshot for Records {
+/// The archive at one moment. What was taken out is read first: a day that went between is only seen to be there.
+struct Taken {
+    records: Records,
+    kept_since: Option<NaiveDate>,
+}
+
+impl Snapshot for Taken {
+    fn kept_since(&self) -> Option<NaiveDate> {
+        self.kept_since
+    }
+
     fn days(&self) -> Answer<'_, Vec<(Tenant, NaiveDate)>> {
         Box::pin(async {
-            let days = Records::days(self).await.map_err(unanswered)?;
+            let days = self.records.days().await.map_err(unanswered)?;
             Ok(days.into_iter().map(|day| (day.tenant, day.day)).collect())
         })
     }
 
     fn records<'a>(&'a self, tenant: &'a Tenant, days: (NaiveDate, NaiveDate)) -> Answer<'a, Box<dyn Batches>> {
         Box::pin(async move {
-            let rows = self.between(tenant, days).await.map_err(unanswered)?;
+            let rows = self.records.between(tenant, days).await.map_err(unanswered)?;
             Ok(Box::new(Rows(Box::pin(rows))) as Box<dyn Batches>)
         })
     }

@@ -124,6 +124,11 @@ pub async fn kept(store: &Store) -> Result<Vec<Kept>, Error> {
     Ok(kept)
 }
 
+/// The latest day before which records of some tenant were taken out.
+pub(crate) fn kept_since(positions: &BTreeMap<String, u64>) -> Option<NaiveDate> {
+    positions.iter().filter(|(source, _)| source.starts_with(SOURCE)).filter_map(|(_, next)| day(*next)).max()
+}
+
 /// Whether a commit of this kind may take out a file: the position says up to which day it goes.
 pub(crate) fn may_remove(path: &str, positions: &[(String, u64)]) -> bool {
     let part = |name: &str| path.split('/').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));

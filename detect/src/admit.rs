@@ -12,7 +12,8 @@
 //! | yes | yes | duplicate |
 //! | yes | no | variant |
 //!
-//! Nothing is ever forgotten while the archive keeps the record. What is known is kept in segments by event day: 32
+//! Nothing is ever forgotten while the archive keeps the record; days that its retention has taken out are
+//! ([`retiring`](crate::service)). What is known is kept in segments by event day: 32
 //! bytes a record, loaded when a record of that day comes, put aside when too many days are in memory. A
 //! redelivery says the same event time, so it looks in the same segment.
 
@@ -119,15 +120,25 @@ impl Admit {
         rows
     }
 
+    /// How many records a row remembers.
+    pub fn records_of(row: &[u8]) -> u64 {
+        (row.len() / ENTRY_BYTES) as u64
+    }
+
+    /// Forgets what is in memory of a day; what is stored of it is loaded when a record of it comes. Between batches only.
+    pub fn unload(&mut self, day: NaiveDate) {
+        if let Some(segment) = self.days.remove(&day) {
+            self.entries -= segment.len().min(self.entries);
+        }
+    }
+
     fn put_aside(&mut self) {
         while self.entries > ENTRIES_MAX && self.days.len() > 1 {
             let Some(day) = self.days.iter().min_by_key(|(day, segment)| (segment.used, **day)).map(|(day, _)| *day)
             else {
                 return;
             };
-            if let Some(segment) = self.days.remove(&day) {
-                self.entries -= segment.len().min(self.entries);
-            }
+            self.unload(day);
         }
     }
 }

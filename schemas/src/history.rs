@@ -30,6 +30,11 @@ pub trait Snapshot: Send + Sync {
     /// The UTC days of which there are records, tenant by tenant, the earliest first.
     fn days(&self) -> Answer<'_, Vec<(Tenant, NaiveDate)>>;
 
+    /// Before which day some tenant's records were taken out because they were past their time; none if nobody's were.
+    fn kept_since(&self) -> Option<NaiveDate> {
+        None
+    }
+
     /// The records whose event time lies in these days, both included, a batch at a time.
     fn records<'a>(&'a self, tenant: &'a Tenant, days: (NaiveDate, NaiveDate)) -> Answer<'a, Box<dyn Batches>>;
 }

@@ -1,12 +1,14 @@
 //! What is past its time goes, nothing else does, and every answer can say so.
 
 use archive::delta::{Changes, DeltaTable, Operation, Outcome};
+use archive::history::Past;
 use archive::retention::{Hold, Kept, Retention, Retired};
 use archive::signer::{PUBLIC_KEY_FILE, PublicKey};
 use archive::sql::Sql;
 use archive::table::{EVENTS, MAIL_ITEMS, SIGN_INS};
 use archive::verify::{Kind, Report, Verifier};
 use chrono::{DateTime, NaiveDate, Utc};
+use schemas::history::History;
 
 use crate::world::{Place, World, moment, record};
 
@@ -54,12 +56,16 @@ async fn days_past_their_time_go_and_the_archive_says_from_when_it_is_kept(place
     let retention = Retention::new([(&EVENTS, 10), (&MAIL_ITEMS, 10), (&SIGN_INS, 10)], Vec::new());
     assert_eq!(retention.retire(&world.store(), noon(20)).await.unwrap(), []);
     assert_eq!(Sql::over(world.store()).retained().await.unwrap(), []);
+    assert_eq!(Past::new(world.store()).snapshot("log", &[]).await.unwrap().kept_since(), None);
     let gone = retention.retire(&world.store(), noon(22)).await.unwrap();
     let expected = Retired { table: "events", tenant: "t1".into(), since: day(12), files: 2, rows: 4 };
     assert_eq!(gone, [expected]);
     assert_eq!(days(&world).await, ["12", "13"]);
     assert_eq!(Sql::over(world.store()).retained().await.unwrap(), [kept()]);
     assert_eq!(retention.retire(&world.store(), noon(22)).await.unwrap(), []);
+
+    let past = Past::new(world.store());
+    assert_eq!(past.snapshot("log", &[]).await.unwrap().kept_since(), Some(day(12)));
 
     // A record that comes late for a day that is gone goes as well, and what is kept stays what it was.
     let late = record("late", "2026-11-10T10:00:00");

@@ -20,6 +20,7 @@ use schemas::message::{DeadLetter, MatchMessage, Passed, Verdict, Verdicts};
 use super::Error;
 use super::judging_again::JudgingAgain;
 use super::partitions::Worker;
+use super::retiring::Retiring;
 use super::rule_books::{Compiler, Follower};
 use super::sighted::{self, Sighted};
 use crate::admit::Admit;
@@ -35,6 +36,8 @@ pub(super) struct MatchWorker {
     admit: Admit,
     /// In partition 0, where there is an archive.
     judging_again: Option<JudgingAgain>,
+    /// Where there is an archive.
+    retiring: Option<Retiring>,
 }
 
 impl MatchWorker {
@@ -44,12 +47,14 @@ impl MatchWorker {
         sighted: Arc<Sighted>,
         metrics: Arc<Metrics>,
     ) -> MatchWorker {
-        let (follower, admit, judging_again) = (None, Admit::default(), None);
-        MatchWorker { partition, compiler, follower, sighted, metrics, admit, judging_again }
+        let (follower, admit, judging_again, retiring) = (None, Admit::default(), None, None);
+        MatchWorker { partition, compiler, follower, sighted, metrics, admit, judging_again, retiring }
     }
 
-    /// The same with the archive, for rules that came later. One partition reads it for all.
-    pub(super) fn judging_again_from(mut self, history: &Arc<dyn History>) -> MatchWorker {
+    /// The same with the archive: for rules that came later, which one partition reads for all, and for what it does not
+    /// keep any more.
+    pub(super) fn beside(mut self, history: &Arc<dyn History>) -> MatchWorker {
+        self.retiring = Some(Retiring::new(history.clone()));
         if self.partition == 0 {
             self.judging_again = Some(JudgingAgain::new(history.clone(), self.metrics.clone()));
         }
@@ -119,8 +124,16 @@ impl Worker for MatchWorker {
         Ok(Some(next))
     }
 
-    /// A piece of the archive for the rules that have not been shown it.
+    /// A piece of the archive for the rules that have not been shown it, or of what admit can forget.
     async fn aside(&mut self, log: &dyn Log, lease: &Lease) -> Result<bool, Error> {
+        if let Some(retiring) = &mut self.retiring
+            && let Some(retired) = retiring.next(log, self.partition).await?
+        {
+            log.commit(Txn { state: retired.rows, lease: Some(lease.clone()), ..Txn::default() }).await?;
+            self.admit.unload(retired.day);
+            self.metrics.engine.known_retired.add(retired.records);
+            return Ok(true);
+        }
         let (Some(judging), Some(follower)) = (&mut self.judging_again, &mut self.follower) else { return Ok(false) };
         let Some(in_force) = follower.in_force().cloned() else { return Ok(false) };
         let Some(taken) = judging.next(log, &in_force, &follower.behind().clone()).await? else { return Ok(false) };

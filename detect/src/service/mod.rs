@@ -11,6 +11,7 @@ mod judging_again;
 mod layout;
 mod matching;
 mod partitions;
+mod retiring;
 mod rule_books;
 mod sighted;
 mod thawing;
@@ -83,7 +84,7 @@ pub async fn run(
         let (metrics, sighted, compiler) = (metrics.clone(), Arc::new(sighted::Sighted::default()), compiler.clone());
         move |partition| {
             let worker = matching::MatchWorker::new(partition, compiler.clone(), sighted.clone(), metrics.clone());
-            worker.judging_again_from(&history)
+            worker.beside(&history)
         }
     });
     let correlating = partitions::run(log, shutdown, move |partition| {

@@ -188,6 +188,8 @@ metrics! {
         matches_late: Counters<1> = "matches_late_total", [TENANT];
         /// Times that the archive was asked for what late matches need.
         late_lookups: Counter = "late_lookups_total", [];
+        /// Records that are not known any more because the archive does not keep them.
+        known_retired: Counter = "known_retired_total", [];
         /// Members of windows that were dropped because the archive has them.
         members_forgotten: Counter = "members_forgotten_total", [];
         /// Times that a bound of the engine took effect (such as too many members in a window).

@@ -38,7 +38,9 @@ impl Chance {
 /// An archive that has what it was given, in the order of its days.
 #[derive(Clone, Default)]
 pub(in crate::service) struct Shelf {
-    rows: Arc<Mutex<Vec<Received>>>,
+    pub(in crate::service) rows: Arc<Mutex<Vec<Received>>>,
+    /// Before which day it does not keep everything.
+    pub(in crate::service) kept_since: Arc<Mutex<Option<NaiveDate>>>,
     /// How often it is going to fail.
     pub(in crate::service) failures: Arc<Mutex<u32>>,
     /// How often it was looked into.
@@ -60,14 +62,19 @@ impl History for Shelf {
                 let event = Event::read(&row).unwrap();
                 days.entry((event.tenant().clone(), event.time().date_naive())).or_default().push(row);
             }
-            Ok(Box::new(Shown(days)) as Box<dyn Snapshot>)
+            let kept_since = *self.kept_since.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(Box::new(Shown(days, kept_since)) as Box<dyn Snapshot>)
         })
     }
 }
 
-struct Shown(BTreeMap<(Tenant, NaiveDate), Vec<Received>>);
+struct Shown(BTreeMap<(Tenant, NaiveDate), Vec<Received>>, Option<NaiveDate>);
 
 impl Snapshot for Shown {
+    fn kept_since(&self) -> Option<NaiveDate> {
+        self.1
+    }
+
     fn days(&self) -> Answer<'_, Vec<(Tenant, NaiveDate)>> {
         Box::pin(async { Ok(self.0.keys().cloned().collect()) })
     }
@@ -122,9 +129,8 @@ impl Bed {
         let sighted = Arc::new(Sighted::default());
         let history: Arc<dyn History> = Arc::new(self.shelf.clone());
         let metrics = Metrics::new("test");
-        let matching = |partition| {
-            MatchWorker::new(partition, Arc::default(), sighted.clone(), metrics.clone()).judging_again_from(&history)
-        };
+        let matching =
+            |partition| MatchWorker::new(partition, Arc::default(), sighted.clone(), metrics.clone()).beside(&history);
         self.matching = (0..PARTITIONS).map(matching).collect();
         self.correlating = (0..PARTITIONS).map(|partition| self.correlating(partition)).collect();
     }
