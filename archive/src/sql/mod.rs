@@ -7,6 +7,7 @@ mod functions;
 mod limits;
 pub mod named;
 pub mod output;
+pub mod postgres;
 mod provider;
 pub mod records;
 mod skip;
