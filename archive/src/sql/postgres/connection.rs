@@ -160,7 +160,8 @@ impl Connection {
 
     /// The statements of a text, one after the other, until one fails.
     async fn simple(&mut self, text: &str, shutdown: &Shutdown) -> Result<(), Trouble> {
-        (self.prepared.remove(""), self.portals.remove(""));
+        self.prepared.remove("");
+        self.portals.remove("");
         let statements = cut(text)?;
         if statements.is_empty() {
             self.wire.replies.empty();

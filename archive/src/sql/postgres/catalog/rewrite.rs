@@ -161,11 +161,9 @@ impl VisitorMut for Rewriter<'_> {
                     **inner = Expr::Array(Array { elem, named: true });
                 }
             }
-            Expr::Cast { data_type, .. } => {
-                if let DataType::Custom(name, _) = data_type {
-                    let name = last(name);
-                    custom_cast(expr, &name);
-                }
+            Expr::Cast { data_type: DataType::Custom(name, _), .. } => {
+                let name = last(name);
+                custom_cast(expr, &name);
             }
             Expr::Function(function) => {
                 if let [ObjectNamePart::Identifier(schema), _] = function.name.0.as_slice()
