@@ -97,6 +97,8 @@ pub enum Role {
     Detect,
     Archive,
     Notify,
+    /// The archive for PostgreSQL clients, read-only: a process of its own, and not among all.
+    Sql,
 }
 
 #[derive(Debug, Args)]

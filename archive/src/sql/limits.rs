@@ -56,10 +56,15 @@ pub(super) struct Depth {
 
 /// Counts before anything is parsed. What cannot be cut into words is refused by the parser.
 pub(super) fn depth(query: &str) -> Depth {
+    depth_of(&Tokenizer::new(&GenericDialect, query).tokenize().unwrap_or_default())
+}
+
+/// The same, of a query that has been cut into words by those who parse it.
+pub(super) fn depth_of(words: &[Token]) -> Depth {
     let mut depth = Depth::default();
     // For each open parenthesis, whether what stands there is a list of tables.
     let mut lists_tables = vec![false];
-    for token in Tokenizer::new(&GenericDialect, query).tokenize().unwrap_or_default() {
+    for token in words {
         let lists = lists_tables.last().copied().unwrap_or(false);
         match token {
             Token::LParen => lists_tables.push(false),

@@ -7,10 +7,12 @@ mod functions;
 mod limits;
 pub mod named;
 pub mod output;
+pub mod postgres;
 mod provider;
 pub mod records;
 mod skip;
 mod tables;
+mod yielding;
 
 use std::sync::Arc;
 
@@ -19,14 +21,15 @@ use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, Utc};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::cache::default_cache::DefaultCache;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
-use futures::stream;
+use futures::future::BoxFuture;
+use futures::{FutureExt, stream};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -41,6 +44,7 @@ use named::{NamedQuery, ParameterError};
 use provider::{ARCHIVE_URL, Reading};
 use skip::Filters;
 use tables::{Kept, Snapshots};
+use yielding::Yielding;
 
 /// The rows of an answer, as they come.
 pub type Rows = SendableRecordBatchStream;
@@ -126,6 +130,11 @@ impl Sql {
         Sql { limits, ..self }
     }
 
+    /// What queries may take.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// From which day on records are kept, where older ones were past their time.
     pub async fn retained(&self) -> Result<Vec<Retained>, QueryError> {
         Ok(crate::retention::kept(&self.store).await?)
@@ -147,7 +156,7 @@ impl Sql {
         moment: impl Fn(&str) -> Result<DateTime<Utc>, String>,
     ) -> Result<Rows, QueryError> {
         let (sql, values) = (self.clone(), named::values(given, moment)?);
-        self.run(async move { Ok(query.plan(&sql.context_of_all().await?, &values).await?) }).await
+        self.run(async move { Ok(query.plan(&sql.context_of_all().await?, &values).await?) }.boxed()).await
     }
 
     /// The same, collected: for queries whose answers are known to be small.
@@ -186,28 +195,44 @@ impl Sql {
     /// Plans a query and begins it, on a thread whose stack is large: planning goes as deep as the query does.
     async fn begin(&self, text: &str, values: Vec<(String, ScalarValue)>) -> Result<Rows, QueryError> {
         let (sql, text) = (self.clone(), text.to_owned());
-        self.run(async move {
+        let planning = async move {
             let plan = sql.plan(&text).await?;
             Ok(if values.is_empty() { plan } else { plan.with_param_values(values)? })
-        })
-        .await
+        };
+        self.run(planning.boxed()).await
     }
 
-    async fn run(
-        &self,
-        plan: impl Future<Output = Result<DataFrame, QueryError>> + Send + 'static,
-    ) -> Result<Rows, QueryError> {
-        let (asked, runtime, limits) = (Instant::now(), Handle::current(), self.limits);
-        let planning = async move { Ok::<_, QueryError>(plan.await?.execute_stream().await?) };
-        // A plan may rest on answers that are found first.
-        let planning =
-            async move { timeout_at(asked + limits.time, planning).await.map_err(|_| too_long(limits.time))? };
-        let (send, receive) = oneshot::channel();
+    async fn run(&self, plan: BoxFuture<'static, Result<DataFrame, QueryError>>) -> Result<Rows, QueryError> {
+        let (asked, limits) = (Instant::now(), self.limits);
+        let planning = async move {
+            // A plan may rest on answers that are found first.
+            let planning = async { Ok::<_, QueryError>(plan.await?.execute_stream().await?) };
+            timeout_at(asked + limits.time, planning).await.map_err(|_| too_long(limits.time))?
+        };
+        let planning = planning.boxed();
+        Ok(bounded(self.on_a_deep_stack(planning).await??, limits, asked))
+    }
+
+    /// Carries out what goes as deep as a query does. It ends when nobody waits for it any more. What plans a query is as
+    /// large as it is deep, so it comes in a box: those who wait have small stacks.
+    async fn on_a_deep_stack<T: Send + 'static>(&self, work: BoxFuture<'static, T>) -> Result<T, QueryError> {
+        let runtime = Handle::current();
+        let (mut send, receive) = oneshot::channel();
         let thread = std::thread::Builder::new().name("plan".to_owned()).stack_size(PLANNING_STACK_BYTES);
-        // Nobody waits for it any more if sending fails.
-        let spawned = thread.spawn(move || drop(send.send(runtime.block_on(planning))));
+        let spawned = thread.spawn(move || {
+            let done = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = send.closed() => None,
+                    done = work => Some(done),
+                }
+            });
+            if let Some(done) = done {
+                drop(send.send(done));
+            }
+        });
         spawned.map_err(|_| Error::Worker)?;
-        Ok(bounded(receive.await.map_err(|_| Error::Worker)??, limits, asked))
+        Ok(receive.await.map_err(|_| Error::Worker)?)
     }
 
     async fn plan(&self, text: &str) -> Result<DataFrame, QueryError> {
@@ -230,10 +255,20 @@ impl Sql {
         Ok(context)
     }
 
-    /// A context of its own for each question, with its tables.
     fn context(&self) -> Result<(SessionContext, Arc<Snapshots>), QueryError> {
-        let mut config =
-            SessionConfig::new().with_information_schema(true).with_create_default_catalog_and_schema(true);
+        self.context_of(SessionConfig::new(), "datafusion")
+    }
+
+    /// A context of its own for each question, with its tables, in a database of this name.
+    fn context_of(
+        &self,
+        config: SessionConfig,
+        database: &str,
+    ) -> Result<(SessionContext, Arc<Snapshots>), QueryError> {
+        let mut config = config
+            .with_information_schema(true)
+            .with_create_default_catalog_and_schema(true)
+            .with_default_catalog_and_schema(database, "public");
         let parquet = &mut config.options_mut().execution.parquet;
         // Off by default, and worth an order of magnitude for questions about one user.
         parquet.pushdown_filters = true;
@@ -250,11 +285,17 @@ impl Sql {
             .with_memory_pool(Arc::new(FairSpillPool::new(self.limits.memory_bytes)))
             .with_max_temp_directory_size(self.limits.spill_bytes)
             .build_arc()?;
-        let context = SessionContext::new_with_config_rt(config, runtime);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(Yielding))
+            .build();
+        let context = SessionContext::new_with_state(state);
         context.register_object_store(ARCHIVE_URL.as_ref(), self.store.objects().clone());
         functions::register(&context);
         let snapshots = Arc::new(Snapshots::new(self.store.clone(), self.reading.clone(), self.kept.clone()));
-        if let Some(catalog) = context.catalog("datafusion") {
+        if let Some(catalog) = context.catalog(database) {
             catalog.register_schema("public", snapshots.clone())?;
         }
         Ok((context, snapshots))

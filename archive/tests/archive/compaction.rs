@@ -48,7 +48,7 @@ fn hasty() -> Settings {
     }
 }
 
-fn compactor(world: &World) -> Compactor {
+pub fn compactor(world: &World) -> Compactor {
     let plan = Plan { files_min: 2, rests_after: Duration::ZERO };
     Compactor::new(world.store(), Clock::system(), Metrics::new("test"), plan)
 }

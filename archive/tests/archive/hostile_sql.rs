@@ -8,7 +8,7 @@ use archive::sql::{Limits, Sql};
 use crate::world::{World, record};
 
 /// Statements that are refused before anything runs.
-const REFUSED: [&str; 25] = [
+pub const REFUSED: [&str; 25] = [
     "CREATE TABLE x AS SELECT * FROM events",
     "CREATE VIEW events AS SELECT 1",
     "CREATE SCHEMA s",
@@ -37,7 +37,7 @@ const REFUSED: [&str; 25] = [
 ];
 
 /// Ways to a file of the machine.
-const FILES: [&str; 8] = [
+pub const FILES: [&str; 8] = [
     "SELECT * FROM '/etc/passwd'",
     "SELECT * FROM \"/etc/passwd\"",
     "SELECT * FROM 'file:///etc/passwd'",
@@ -49,7 +49,7 @@ const FILES: [&str; 8] = [
 ];
 
 /// Work without an end, or an answer without one.
-const ENDLESS: [&str; 6] = [
+pub const ENDLESS: [&str; 6] = [
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n FROM t) SELECT * FROM t",
     "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b, generate_series(1, 1000000) c",
@@ -68,7 +68,7 @@ fn limited(world: &World) -> Sql {
     Sql::over(world.store()).with_limits(limits)
 }
 
-async fn archived() -> World {
+pub async fn archived() -> World {
     let world = World::new();
     world.records(0, &[(&record("a", "2026-11-22T10:00:00"), 'a')]).await;
     world.drain().await;

@@ -25,6 +25,8 @@ mod compaction;
 mod erasure;
 mod hostile_sql;
 mod object_store;
+mod postgres;
+mod postgres_client;
 mod racing;
 mod retention;
 #[path = "../s3/mod.rs"]

@@ -5,6 +5,7 @@ mod backfill;
 mod check;
 mod dead_letters;
 mod demo;
+mod door;
 mod findings;
 mod import;
 mod init;

@@ -37,6 +37,7 @@ pub async fn run(global: &Global, options: &Run, metrics: Arc<Metrics>) -> anyho
         tracing::warn!(event = "configuration", %warning);
     }
     let core = match options.role {
+        Role::Sql => return super::door::run(config, metrics).await,
         Role::All | Role::Detect => Core::open(config, &[], metrics)?,
         Role::Ingest | Role::Archive | Role::Notify => Core::open_without_rules(config, metrics)?,
     };
@@ -83,7 +84,7 @@ fn pace(config: &Config) -> Pace {
 }
 
 /// Waits until the process is asked to end. From this call on SIGTERM does not end it by itself.
-fn stop_signal() -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
+pub fn stop_signal() -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     Ok(async move {
         tokio::select! {

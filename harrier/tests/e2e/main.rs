@@ -9,6 +9,7 @@
 mod bad_input;
 mod binary;
 mod compose;
+mod door;
 mod erase;
 mod first_rule;
 mod import;

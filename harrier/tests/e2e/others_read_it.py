@@ -1,7 +1,8 @@
 """Answers queries over an archive without harrier: others_read_it.py ENGINE ARCHIVE QUERIES.
 
 ENGINE duckdb reads the Parquet files themselves; which of them are in a table is read from the Delta log by hand.
-ENGINE deltalake lets the Delta library say what is in a table. Prints a JSON list of lists of rows.
+ENGINE deltalake lets the Delta library say what is in a table, pandas takes the rows of that, and polars reads the same
+files as duckdb; DuckDB asks what they have read. Prints a JSON list of lists of rows.
 """
 
 import json
@@ -34,6 +35,14 @@ def main() -> None:
             from deltalake import DeltaTable
 
             connection.register(name, DeltaTable(str(archive / name)).to_pyarrow_dataset())
+        elif engine == "pandas":
+            from deltalake import DeltaTable
+
+            connection.register(name, DeltaTable(str(archive / name)).to_pandas())
+        elif engine == "polars":
+            import polars
+
+            connection.register(name, polars.read_parquet(live_files(archive / name), hive_partitioning=True).to_arrow())
         else:
             files = live_files(archive / name)
             # Written out, because a view takes no parameters.

@@ -1,4 +1,4 @@
-//! The archive belongs to whoever has it: DuckDB and the Delta library read the same rows without us.
+//! The archive belongs to whoever has it: DuckDB, the Delta library, pandas and polars read the same rows without us.
 
 use std::process::{Command, Stdio};
 
@@ -22,15 +22,18 @@ const QUERIES: [&str; 5] = [
 fn python() -> Option<&'static str> {
     ["python3", "python"].into_iter().find(|python| {
         let mut command = Command::new(python);
-        command.args(["-c", "import duckdb, deltalake, pyarrow.dataset"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["-c", "import duckdb, deltalake, pyarrow.dataset, pandas, polars"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     })
 }
 
 #[test]
-fn duckdb_and_the_delta_library_give_the_same_answers() {
+fn duckdb_the_delta_library_pandas_and_polars_give_the_same_answers() {
     let Some(python) = python() else {
-        println!("skipped: no python3 with duckdb, deltalake and pyarrow");
+        println!("skipped: no python3 with duckdb, deltalake, pyarrow, pandas and polars");
         return;
     };
     let harrier = Harrier::new();
@@ -45,7 +48,7 @@ fn duckdb_and_the_delta_library_give_the_same_answers() {
 
     let queries = harrier.file("queries.json", serde_json::to_string(&QUERIES).unwrap());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/others_read_it.py");
-    for engine in ["duckdb", "deltalake"] {
+    for engine in ["duckdb", "deltalake", "pandas", "polars"] {
         let output = Command::new(python)
             .arg(script)
             .args([engine.as_ref(), harrier.data_dir().join("archive").as_os_str(), queries.as_os_str()])

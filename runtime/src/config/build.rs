@@ -74,13 +74,14 @@ pub(super) fn build(written: Written, file: &Path, text: &str, problems: &mut Pr
     config.archive.keep_mail_items = builder.duration("keep_mail_items", archive.keep_mail_items, &ARCHIVE_KEEP);
     config.archive.keep_sign_ins = builder.duration("keep_sign_ins", archive.keep_sign_ins, &ARCHIVE_KEEP);
     config.archive.holds = written.holds.into_iter().filter_map(|hold| builder.hold(hold)).collect();
+    config.postgres = builder.postgres(written.postgres);
     config
 }
 
 /// What a duration may be.
-struct Range {
-    least: &'static str,
-    most: &'static str,
+pub(super) struct Range {
+    pub least: &'static str,
+    pub most: &'static str,
 }
 
 /// Below an hour a consumer that restarts may find the log trimmed by another's impatience.
@@ -95,10 +96,10 @@ const ARCHIVE_KEEP: Range = Range { least: "8d", most: "3650d" };
 const MAX_AGE: Range = Range { least: "1m", most: "3650d" };
 
 /// Something with a name that must be its own, and where the name stands.
-struct Named<T> {
-    name: String,
-    offset: usize,
-    value: T,
+pub(super) struct Named<T> {
+    pub name: String,
+    pub offset: usize,
+    pub value: T,
 }
 
 pub(super) struct Builder<'a> {
@@ -379,7 +380,7 @@ impl Builder<'_> {
     }
 
     /// Those with a name of their own; the others are problems.
-    fn distinct<T>(&mut self, what: &'static str, all: Vec<Named<T>>) -> Vec<T> {
+    pub(super) fn distinct<T>(&mut self, what: &'static str, all: Vec<Named<T>>) -> Vec<T> {
         let mut first_offsets = std::collections::BTreeMap::new();
         let mut distinct = Vec::with_capacity(all.len());
         for Named { name, offset, value } in all {
@@ -437,7 +438,12 @@ impl Builder<'_> {
         chosen.map(|(_, choice)| *choice)
     }
 
-    fn duration(&mut self, key: &'static str, written: Option<Placed<String>>, range: &Range) -> Option<Duration> {
+    pub(super) fn duration(
+        &mut self,
+        key: &'static str,
+        written: Option<Placed<String>>,
+        range: &Range,
+    ) -> Option<Duration> {
         let limit = |text| parse_duration(text).unwrap_or_default();
         self.parsed(key, written, |text| {
             let duration = parse_duration(text)?;

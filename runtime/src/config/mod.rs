@@ -20,6 +20,7 @@ mod build;
 mod cloud;
 mod nearest;
 mod object_store;
+mod postgres;
 mod problem;
 mod secret;
 mod value;
@@ -38,6 +39,7 @@ use crate::log::embedded::PARTITIONS_DEFAULT;
 
 pub use self::cloud::{Cloud, Hosts};
 pub use self::object_store::{AzureAccess, GoogleAccess, ObjectStoreConfig, ObjectStoreKind, S3Access};
+pub use self::postgres::{POSTGRES_PORT_DEFAULT, PostgresConfig, PostgresTls, PostgresUser};
 pub use self::problem::{ConfigErrors, ConfigProblem, Place, Problem};
 pub use self::secret::{Secret, SecretError, SecretFile};
 pub use self::value::{Guid, InvalidDuration, InvalidValue, parse_duration};
@@ -64,6 +66,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub poll: PollConfig,
     pub archive: ArchiveConfig,
+    pub postgres: PostgresConfig,
     /// What is allowed and probably not meant. `harrier check` shows it.
     pub warnings: Vec<ConfigProblem>,
 }
@@ -393,6 +396,7 @@ impl Config {
             http: HttpConfig::default(),
             poll: PollConfig::default(),
             archive: ArchiveConfig::default(),
+            postgres: PostgresConfig::default(),
             warnings: Vec::new(),
         }
     }
@@ -415,7 +419,9 @@ impl Config {
             LogKind::Embedded => None,
         };
         let of_archive = self.archive.store.as_ref().and_then(ObjectStoreConfig::secret);
-        of_tenants.chain(of_sinks.flatten()).chain(of_log).chain(of_archive)
+        let of_postgres = self.postgres.users.iter().map(|user| &user.password);
+        let of_postgres = of_postgres.chain(self.postgres.tls.as_ref().map(|tls| &tls.key_file));
+        of_tenants.chain(of_sinks.flatten()).chain(of_log).chain(of_archive).chain(of_postgres)
     }
 }
 

@@ -60,6 +60,10 @@ pub enum Problem {
     /// A warning.
     #[error("`listen` is open to the network: /metrics names tenants and rules, and asks for no password")]
     ListensToNetwork,
+    #[error(
+        "`listen` is open to the network: [postgres] needs `tls_certificate_file`, `tls_key_file` and a [[postgres.user]]"
+    )]
+    PostgresUnguarded,
     /// A warning.
     #[error("tenant \"{tenant}\" has no `domains`: rules cannot tell inside from outside")]
     NoDomains { tenant: String },

@@ -51,6 +51,8 @@ pub enum InvalidValue {
     UrlForFile,
     #[error("a credential is named credential:NAME, with a NAME of letters, digits, '.', '_' and '-'")]
     Credential,
+    #[error("a user's name has 1 to 63 characters a-z, 0-9, '.', '_' and '-'")]
+    UserName,
     #[error("a day has the form 2026-11-23")]
     Day,
     #[error("variables are not expanded: write the value itself, or for a secret the name of its file")]

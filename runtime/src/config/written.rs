@@ -47,6 +47,29 @@ pub(super) struct Written {
     pub poll_timeout: Text,
     pub archive: WrittenArchive,
     pub holds: Vec<WrittenHold>,
+    pub postgres: WrittenPostgres,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct WrittenPostgres {
+    pub offset: usize,
+    pub listen: Text,
+    pub http_listen: Text,
+    pub tls_certificate_file: Text,
+    pub tls_key_file: Text,
+    pub timeout: Text,
+    pub users: Vec<WrittenUser>,
+    /// The keys that are there, to tell half of a pair.
+    pub present: Present,
+}
+
+#[derive(Debug)]
+pub(super) struct WrittenUser {
+    pub offset: usize,
+    /// As for a tenant.
+    pub present: Present,
+    pub name: Text,
+    pub password_file: Text,
 }
 
 #[derive(Debug, Default)]
@@ -197,8 +220,34 @@ pub(super) fn read(text: &str, problems: &mut Problems) -> Option<Written> {
     }
     written.holds =
         root.sections("hold", "[[hold]]", problems).into_iter().map(|section| hold(section, problems)).collect();
+    if let Some(section) = root.section("postgres", "[postgres]", problems) {
+        written.postgres = postgres(section, problems);
+    }
     root.end(problems);
     Some(written)
+}
+
+fn postgres(mut section: Section<'_>, problems: &mut Problems) -> WrittenPostgres {
+    let users = section.sections("user", "[[postgres.user]]", problems).into_iter().map(|mut section| {
+        let (name, password_file) = (section.text("name", problems), section.text("password_file", problems));
+        let (offset, present) = (section.offset, section.present.clone());
+        section.end(problems);
+        WrittenUser { offset, present, name, password_file }
+    });
+    let users = users.collect();
+    let postgres = WrittenPostgres {
+        offset: section.offset,
+        listen: section.text("listen", problems),
+        http_listen: section.text("http_listen", problems),
+        tls_certificate_file: section.text("tls_certificate_file", problems),
+        tls_key_file: section.text("tls_key_file", problems),
+        timeout: section.text("timeout", problems),
+        users,
+        present: Present::default(),
+    };
+    let postgres = WrittenPostgres { present: section.present.clone(), ..postgres };
+    section.end(problems);
+    postgres
 }
 
 fn archive(mut section: Section<'_>, problems: &mut Problems) -> WrittenArchive {

@@ -239,6 +239,20 @@ metrics! {
         last_commit: LastTimes<1> = "archive_last_commit_timestamp_seconds", [DATASET];
     }
 
+    /// The archive's door for PostgreSQL clients.
+    postgres: Postgres {
+        /// Clients that are signed in.
+        connections: Gauge = "postgres_connections", [];
+        /// Sign-ins with a wrong name or password.
+        sign_ins_refused: Counter = "postgres_sign_ins_refused_total", [];
+        /// Questions, by how they ended (ended: cancelled, out of time, or the client had gone).
+        queries: Counters<1> = "postgres_queries_total", [closed("result", &["answered", "failed", "ended"])];
+        /// Times that a bound of the door took effect.
+        limits_reached: Counters<1> = "postgres_limits_reached_total", [closed("limit", &["strangers", "connections",
+            "sign_in_time", "idle_time", "stranger_bytes", "message_bytes", "queries", "query_time", "statements", "prepared",
+            "portals"])];
+    }
+
     /// Harrier itself.
     own: Own {
         /// Always 1: which harrier this is.
