@@ -162,6 +162,7 @@ async fn what_has_no_end_is_ended() {
     assert!(door.limit("query_time") > 0);
     client.query("SET statement_timeout = 50").await;
     assert_eq!(client.query(LONG).await.code(), "57014");
+    client.query("RESET statement_timeout").await;
     assert_eq!(client.query("SELECT 1").await.one(), "1");
 }
 

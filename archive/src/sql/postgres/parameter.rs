@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(text("4x", 23), "22P02");
         assert_eq!(text("2026-11-22", 1082), "2026-11-22");
         assert_eq!(text("2026-11-22 10:00:00+02:00", 1184), text("2026-11-22T08:00:00Z", 1184));
-        assert_eq!(text("\\x00ff", 17), "0,255");
+        assert_eq!(text("\\x00ff", 17), "00FF");
         assert_eq!(text("\\x0", 17), "22P02");
         assert_eq!(text(r#"{a,"b, \"c\"", d e ,NULL}"#, 1009), r#"[a, b, "c", d e, ]"#);
         for wrong in ["", "{", "{a", "{a,}", "{{a}}", "{\"a}", "{a b\"}", "a,b"] {

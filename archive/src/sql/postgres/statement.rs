@@ -50,7 +50,9 @@ fn says_something(token: &Token) -> bool {
 /// What these words are.
 pub(super) fn read(words: Words) -> Result<Statement, Failure> {
     let said: Vec<String> = words.iter().filter(|token| says_something(token)).map(plain).collect();
-    let upper: Vec<String> = said.iter().map(|word| word.to_ascii_uppercase()).collect();
+    // With their quotes: a text is not the word that it holds.
+    let upper = words.iter().filter(|token| says_something(token)).map(|token| token.to_string().to_ascii_uppercase());
+    let upper: Vec<String> = upper.collect();
     let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
     let statement = match upper.as_slice() {
         [] => Statement::Empty,

@@ -161,6 +161,7 @@ impl VisitorMut for Rewriter<'_> {
                     **inner = Expr::Array(Array { elem, named: true });
                 }
             }
+            Expr::Cast { data_type: DataType::Regclass, .. } => custom_cast(expr, "regclass"),
             Expr::Cast { data_type: DataType::Custom(name, _), .. } => {
                 let name = last(name);
                 custom_cast(expr, &name);
