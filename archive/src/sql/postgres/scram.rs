@@ -13,7 +13,7 @@ use ring::{digest, hmac, pbkdf2};
 pub(super) const MECHANISM: &str = "SCRAM-SHA-256";
 
 /// As PostgreSQL has it. More would be work for whoever floods the port with sign-ins.
-const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).unwrap();
+const ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4095);
 
 /// Why somebody was not let in. The client is told the same of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
