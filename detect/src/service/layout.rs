@@ -115,6 +115,9 @@ pub(super) struct Slice {
     pub(super) part: u8,
 }
 
+/// Rows of a shard, or that they are gone.
+type RowChanges = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 /// A shard's rows as [`Shard::load`](crate::correlate::Shard::load) takes them.
 pub(super) struct Found {
     pub(super) rows: Vec<(Vec<u8>, Vec<u8>)>,
@@ -217,7 +220,7 @@ impl Layout {
         partition: u32,
         place: Place,
         (root, expiry): (&mut Root, Option<Expiry>),
-        rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        rows: RowChanges,
         out: &mut Vec<StateChange>,
     ) {
         let mut put = |key: Vec<u8>, value| out.push(StateChange { store: Store::Correlate, partition, key, value });
@@ -243,7 +246,7 @@ impl Layout {
         partition: u32,
         place: Place,
         root: &mut Root,
-        (rows, first): (Vec<(Vec<u8>, Option<Vec<u8>>)>, Option<NaiveDate>),
+        (rows, first): (RowChanges, Option<NaiveDate>),
         out: &mut Vec<StateChange>,
     ) {
         let mut put = |key: Vec<u8>, value| out.push(StateChange { store: Store::Correlate, partition, key, value });

@@ -25,6 +25,9 @@ use crate::shard_key;
 /// shards at a time; a shard that needs more by itself is one whose group could not be held either.
 pub(super) const MEMBERS_MAX: usize = 400_000;
 
+/// Stretches of time, both ends inside.
+type Stretches = Vec<(DateTime<Utc>, DateTime<Utc>)>;
+
 /// What one shard asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Ask {
@@ -32,8 +35,7 @@ pub(super) struct Ask {
     pub(super) shard: u128,
     /// The rules as they were when its matches were made.
     pub(super) matcher: Arc<Matcher>,
-    /// Stretches of time, both ends inside.
-    pub(super) spans: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    pub(super) spans: Stretches,
 }
 
 /// The matches of each shard. None if there are more than `most`.
@@ -70,7 +72,7 @@ pub(super) async fn bring(
 /// What is looked for among the records of one tenant.
 struct Wanted {
     matchers: Vec<Arc<Matcher>>,
-    spans: HashMap<u128, Vec<(DateTime<Utc>, DateTime<Utc>)>>,
+    spans: HashMap<u128, Stretches>,
 }
 
 impl Wanted {
