@@ -243,5 +243,7 @@ async fn killed_at_any_moment_the_archive_is_exact(place: Place) {
     let delta = DeltaTable::open(world.store(), &EVENTS).await.unwrap();
     println!("{rows} rows, {:?} commits, ended at {at_failpoints:?}", delta.snapshot().version);
     assert!(kills < 12 || at_failpoints.len() == FAILPOINTS.len(), "{at_failpoints:?}");
-    assert_eq!(delta.snapshot().files.len(), 3);
+    // Of a day one file, and where it has become large one more, too small to write the large one again for.
+    assert!((3..=6).contains(&delta.snapshot().files.len()), "{} files", delta.snapshot().files.len());
+    assert_eq!(total(compactor(&world).all().await.unwrap()), Compacted::default(), "nothing is left to do");
 }

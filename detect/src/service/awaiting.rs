@@ -97,11 +97,17 @@ impl Awaiting {
         rule: &Rule,
         (editions, partitions): (&Editions, u32),
     ) -> Option<DateTime<Utc>> {
-        let is_caught_up = !self.behind.contains(&rule.id)
-            && editions.rule(self.epoch, &rule.id).is_some_and(|known| known.version == rule.version);
-        if !is_caught_up {
-            return None;
-        }
+        self.least(tenant, partitions).filter(|_| self.is_caught_up(rule, editions))
+    }
+
+    /// Whether a rule was shown all that was there before it.
+    fn is_caught_up(&self, rule: &Rule, editions: &Editions) -> bool {
+        !self.behind.contains(&rule.id)
+            && editions.rule(self.epoch, &rule.id).is_some_and(|known| known.version == rule.version)
+    }
+
+    /// The least mark of a tenant's feeds, once all partitions have passed on one of each.
+    fn least(&self, tenant: &Tenant, partitions: u32) -> Option<DateTime<Utc>> {
         let from = (tenant.clone(), String::new(), 0);
         let of_tenant = self.marks.range(from..).take_while(|((whose, ..), _)| whose == tenant);
         let (mut least, mut count) = (None::<DateTime<Utc>>, 0_u64);
@@ -140,7 +146,7 @@ impl Awaiting {
     }
 
     /// Who may have something to decide now, each shard once; they are not named again. What waits for a rule that is not
-    /// there any more is dropped.
+    /// there any more is dropped. Cost: what is due, and what is due and waits for its rule.
     pub(super) fn take_due(
         &mut self,
         editions: &Editions,
@@ -148,28 +154,20 @@ impl Awaiting {
         out: &mut Vec<StateChange>,
     ) -> Vec<(Tenant, Due)> {
         let mut taken: BTreeMap<(Tenant, Place), Due> = BTreeMap::new();
-        for (tenant, waiting) in std::mem::take(&mut self.due) {
-            let mut left = BTreeSet::new();
-            for due in waiting {
+        let tenants: Vec<Tenant> = self.due.keys().cloned().collect();
+        for tenant in tenants {
+            let Some(least) = self.least(&tenant, partitions) else { continue };
+            let waiting = self.due.remove(&tenant).unwrap_or_default();
+            let (come, mut left) = due_at(waiting, least.timestamp());
+            for due in come {
                 let newest = editions.newest(&due.rule).map(|(_, rule)| rule);
                 let rule = newest.filter(|rule| rule.version == due.version);
-                let is_due = |rule: &Rule| {
-                    let complete = self.complete(&tenant, rule, (editions, partitions));
-                    complete.is_some_and(|complete| due.second <= complete.timestamp())
-                };
-                match rule {
-                    Some(rule) if !is_due(rule) => {
-                        left.insert(due);
-                        continue;
-                    }
-                    _ => {}
+                if rule.is_some_and(|rule| !self.is_caught_up(rule, editions)) {
+                    left.insert(due);
+                    continue;
                 }
-                out.push(StateChange {
-                    store: Store::Correlate,
-                    partition: self.partition,
-                    key: due.key(&tenant),
-                    value: None,
-                });
+                let (key, partition) = (due.key(&tenant), self.partition);
+                out.push(StateChange { store: Store::Correlate, partition, key, value: None });
                 if rule.is_some() {
                     taken.insert((tenant.clone(), due.place), due);
                 }
@@ -180,6 +178,15 @@ impl Awaiting {
         }
         taken.into_iter().map(|((tenant, _), due)| (tenant, due)).collect()
     }
+}
+
+/// What is due at this second, and the rest. What waits is in the order of its seconds.
+fn due_at(mut waiting: BTreeSet<Due>, second: i64) -> (Vec<Due>, BTreeSet<Due>) {
+    let mut come = Vec::new();
+    while waiting.first().is_some_and(|due| due.second <= second) {
+        come.extend(waiting.pop_first());
+    }
+    (come, waiting)
 }
 
 #[cfg(test)]

@@ -78,6 +78,18 @@ struct News {
 type NewsOf = BTreeMap<(String, Place), News>;
 
 impl News {
+    /// Of nothing yet.
+    fn new(tenant: &Tenant, rule: &Arc<Rule>, epoch: u64) -> News {
+        News {
+            rule: rule.clone(),
+            epoch,
+            tenant: tenant.clone(),
+            meaning: meaning_key(tenant, rule),
+            matches: Vec::new(),
+            observations: Vec::new(),
+        }
+    }
+
     /// Whether some of it is of a time that may be forgotten.
     fn is_late(&self, forgetting: &Forgetting) -> bool {
         let horizon = forgetting.horizon(self.meaning);
@@ -89,14 +101,7 @@ impl News {
 fn news_of<'n>(news: &'n mut NewsOf, tenant: &Tenant, rule: &Arc<Rule>, epoch: u64, shard: &str) -> &'n mut News {
     let place = Place { shard: shard_key(tenant, rule, shard), told: told_key(tenant, rule, shard) };
     let entry = news.entry((rule.id.clone(), place));
-    let news = entry.or_insert_with(|| News {
-        rule: rule.clone(),
-        epoch,
-        tenant: tenant.clone(),
-        meaning: meaning_key(tenant, rule),
-        matches: Vec::new(),
-        observations: Vec::new(),
-    });
+    let news = entry.or_insert_with(|| News::new(tenant, rule, epoch));
     if news.epoch < epoch {
         (news.rule, news.epoch) = (rule.clone(), epoch);
     }
@@ -409,14 +414,7 @@ impl Sorted {
     /// Lets a shard decide what it has waited for.
     fn wake(&mut self, editions: &Editions, tenant: &Tenant, due: &Due) {
         let Some((epoch, rule)) = editions.newest(&due.rule) else { return };
-        self.news.entry((due.rule.clone(), due.place)).or_insert_with(|| News {
-            rule: rule.clone(),
-            epoch,
-            tenant: tenant.clone(),
-            meaning: meaning_key(tenant, rule),
-            matches: Vec::new(),
-            observations: Vec::new(),
-        });
+        self.news.entry((due.rule.clone(), due.place)).or_insert_with(|| News::new(tenant, rule, epoch));
     }
 }
 

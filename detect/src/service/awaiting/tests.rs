@@ -2,11 +2,10 @@
 //! missing is told once it is complete, and nothing is told that is taken back because it was told too early.
 
 use chrono::TimeDelta;
-use runtime::log::{Output, To, Topic, Txn};
-use schemas::envelope::{Envelope, MANAGEMENT_ACTIVITY, Origin, Received};
+use schemas::envelope::Received;
 use schemas::finding::{Finding, Status};
 
-use super::super::judging_again::tests::{Bed, Chance, PARTITIONS, base, book, canonical_of, found_complete};
+use super::super::judging_again::tests::{Bed, Chance, PARTITIONS, base, book, canonical_of, found_complete, received};
 use super::super::offer;
 use super::*;
 
@@ -23,26 +22,12 @@ fn record(number: usize, operation: &str, (tenant, user): (&str, u64), at: DateT
         r#"{{"Id":"{number}","CreationTime":"{}","Operation":"{operation}","UserId":"u{user}@b.example"}}"#,
         at.format("%Y-%m-%dT%H:%M:%S")
     );
-    let origin = Origin {
-        tenant: tenant.parse().unwrap(),
-        source: MANAGEMENT_ACTIVITY.into(),
-        content_type: String::new(),
-        blob_id: String::new(),
-        received: at,
-        notify: true,
-    };
-    Received { origin, bytes: bytes.into_bytes() }
+    received(tenant, bytes)
 }
 
 /// The hours before and after each midnight: the archive is shown day by day.
 fn tick(number: i64) -> DateTime<Utc> {
     start() + TimeDelta::hours(23 + number / 2 * 24 + number % 2)
-}
-
-async fn mark(bed: &Bed, tenant: &str, feed: &str, until: DateTime<Utc>) {
-    let mark = Mark { tenant: tenant.parse().unwrap(), content_type: feed.to_owned(), until };
-    let output = Output { topic: Topic::Records, to: To::Everywhere, value: Envelope::Mark(mark).encode() };
-    bed.log.commit(Txn { outputs: vec![output], ..Txn::default() }).await.unwrap();
 }
 
 #[tokio::test]
@@ -54,13 +39,13 @@ async fn what_is_missing_is_told_once_all_feeds_have_come_so_far() {
     bed.put(&[record(0, "x", ("t1", 1), at(0)), record(1, "x", ("t2", 1), at(0))]).await;
     bed.settle(&mut chance).await;
     assert!(bed.told().await.is_empty(), "nobody has said that it is complete");
-    mark(&bed, "t1", "Audit.Exchange", at(600)).await;
-    mark(&bed, "t1", "Audit.General", at(60)).await;
+    bed.mark("t1", "Audit.Exchange", at(600)).await;
+    bed.mark("t1", "Audit.General", at(60)).await;
     bed.settle(&mut chance).await;
     assert!(bed.told().await.is_empty(), "one feed is behind");
     // Somebody who begins anew knows how far the other feed was.
     bed.restart();
-    mark(&bed, "t1", "Audit.General", at(62)).await;
+    bed.mark("t1", "Audit.General", at(62)).await;
     bed.settle(&mut chance).await;
     let told = bed.told().await;
     assert!(told.len() == 1 && told[0].tenant.as_str() == "t1" && told[0].status == Status::Open, "{told:?}");
@@ -69,8 +54,8 @@ async fn what_is_missing_is_told_once_all_feeds_have_come_so_far() {
 /// Of two feeds, one an hour behind the other.
 async fn marks(bed: &Bed, now: DateTime<Utc>) {
     for tenant in ["t1", "t2"] {
-        mark(bed, tenant, "Audit.Exchange", now + TimeDelta::hours(1)).await;
-        mark(bed, tenant, "Audit.General", now).await;
+        bed.mark(tenant, "Audit.Exchange", now + TimeDelta::hours(1)).await;
+        bed.mark(tenant, "Audit.General", now).await;
     }
 }
 
@@ -183,7 +168,7 @@ async fn a_mark_speaks_for_the_partition_that_passed_it_on() {
         [record(number, "x", ("t1", user), at(user)), record(number + 1, "y", ("t1", user), at(user + 30))]
     };
     bed.put(&(0..12).flat_map(story).collect::<Vec<_>>()).await;
-    mark(&bed, "t1", "Audit.Exchange", at(600)).await;
+    bed.mark("t1", "Audit.Exchange", at(600)).await;
     for matching in 0..PARTITIONS {
         bed.match_step(matching).await;
         for partition in 0..PARTITIONS {

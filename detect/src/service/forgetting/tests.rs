@@ -4,10 +4,10 @@
 //! Negative controls: `HARRIER_BREAK` takes one guarantee away, and the test must fail: `thaw-off` (late matches are judged
 //! without the archive), `forget-unarchived` (nobody waits for it), `forget-young` (what came while it was waited for goes).
 
-use runtime::log::{Consumer, Output, To, Topic, Txn};
-use schemas::envelope::{Envelope, MANAGEMENT_ACTIVITY, Origin, Received};
+use runtime::log::{Consumer, Topic};
+use schemas::envelope::Received;
 
-use super::super::judging_again::tests::{Bed, Chance, NEW_ADDRESS, base, book, burst, canonical_of, found};
+use super::super::judging_again::tests::{Bed, Chance, NEW_ADDRESS, base, book, burst, canonical_of, found, received};
 use super::super::offer;
 use super::*;
 
@@ -31,22 +31,11 @@ fn record(chance: &mut Chance, number: u64, of: u64) -> Received {
         8 + minute / 60,
         minute % 60
     );
-    let origin = Origin {
-        tenant: if user == 0 { "t1" } else { "t2" }.parse().unwrap(),
-        source: MANAGEMENT_ACTIVITY.into(),
-        content_type: String::new(),
-        blob_id: String::new(),
-        received: "2026-11-22T10:00:00Z".parse().unwrap(),
-        notify: true,
-    };
-    Received { origin, bytes: bytes.into_bytes() }
+    received(if user == 0 { "t1" } else { "t2" }, bytes)
 }
 
 async fn mark(bed: &Bed, tenant: &str, feed: &str, until: u64) {
-    let until = day(until).and_time(chrono::NaiveTime::MIN).and_utc();
-    let mark = Mark { tenant: tenant.parse().unwrap(), content_type: feed.to_owned(), until };
-    let output = Output { topic: Topic::Records, to: To::Everywhere, value: Envelope::Mark(mark).encode() };
-    bed.log.commit(Txn { outputs: vec![output], ..Txn::default() }).await.unwrap();
+    bed.mark(tenant, feed, day(until).and_time(chrono::NaiveTime::MIN).and_utc()).await;
 }
 
 /// Member rows of the state, of expiring rules and others.

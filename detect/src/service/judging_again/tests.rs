@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use runtime::clock::Clock;
 use runtime::log::embedded::Embedded;
 use runtime::log::{Input, Lease, Txn};
-use schemas::envelope::{Envelope, Origin};
+use schemas::envelope::{Envelope, Mark, Origin};
 use schemas::finding::Finding;
 use schemas::history::{Answer, Batches, Snapshot};
 use schemas::message::FindingMessage;
@@ -151,6 +151,13 @@ impl Bed {
         self.log.commit(Txn { outputs, ..Txn::default() }).await.unwrap();
     }
 
+    /// Says that all of a feed is there up to this moment.
+    pub(in crate::service) async fn mark(&self, tenant: &str, feed: &str, until: DateTime<Utc>) {
+        let mark = Mark { tenant: tenant.parse().unwrap(), content_type: feed.to_owned(), until };
+        let output = Output { topic: Topic::Records, to: To::Everywhere, value: Envelope::Mark(mark).encode() };
+        self.log.commit(Txn { outputs: vec![output], ..Txn::default() }).await.unwrap();
+    }
+
     pub(in crate::service) async fn match_step(&mut self, partition: u32) -> bool {
         let from = self.log.committed(Consumer::Match, Topic::Records, partition).await.unwrap();
         self.matching[partition as usize].step(&self.log, from).await.unwrap().is_some()
@@ -273,6 +280,19 @@ impl Bed {
     }
 }
 
+/// A record as it is received of a tenant.
+pub(in crate::service) fn received(tenant: &str, text: String) -> Received {
+    let origin = Origin {
+        tenant: tenant.parse().unwrap(),
+        source: MANAGEMENT_ACTIVITY.into(),
+        content_type: String::new(),
+        blob_id: String::new(),
+        received: "2026-11-22T10:00:00Z".parse().unwrap(),
+        notify: true,
+    };
+    Received { origin, bytes: text.into_bytes() }
+}
+
 /// Records of a fortnight: users who sign in from a few addresses, now and then many times in a few minutes.
 fn records(chance: &mut Chance) -> Vec<Received> {
     let mut records = Vec::new();
@@ -288,15 +308,7 @@ fn records(chance: &mut Chance) -> Vec<Received> {
             8 + minute / 60,
             minute % 60
         );
-        let origin = Origin {
-            tenant: if user == 0 { "t1" } else { "t2" }.parse().unwrap(),
-            source: MANAGEMENT_ACTIVITY.into(),
-            content_type: String::new(),
-            blob_id: String::new(),
-            received: "2026-11-22T10:00:00Z".parse().unwrap(),
-            notify: true,
-        };
-        records.push(Received { origin, bytes: bytes.into_bytes() });
+        records.push(received(if user == 0 { "t1" } else { "t2" }, bytes));
     }
     records
 }

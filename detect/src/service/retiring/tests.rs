@@ -3,35 +3,25 @@
 //! Negative control: with `HARRIER_BREAK=retire-unarchived` nobody asks whether the archive has had it, and the test must
 //! fail.
 
-use runtime::log::{Lease, Output, ReadLimit, To, Txn};
-use schemas::envelope::{Envelope, MANAGEMENT_ACTIVITY, Mark, Origin, Received};
+use runtime::log::{Lease, ReadLimit, Txn};
+use schemas::envelope::Received;
 use schemas::message::{Verdict, Verdicts};
 
-use super::super::judging_again::tests::{Bed, Chance, PARTITIONS, base, book};
+use super::super::judging_again::tests::{Bed, Chance, PARTITIONS, base, book, received};
 use super::super::offer;
 use super::*;
 
 fn record(number: usize, day: &str) -> Received {
     let bytes =
         format!(r#"{{"Id":"{number}","CreationTime":"{day}T10:00:00","Operation":"x","UserId":"u@b.example"}}"#);
-    let origin = Origin {
-        tenant: "t1".parse().unwrap(),
-        source: MANAGEMENT_ACTIVITY.into(),
-        content_type: String::new(),
-        blob_id: String::new(),
-        received: "2026-11-22T10:00:00Z".parse().unwrap(),
-        notify: true,
-    };
-    Received { origin, bytes: bytes.into_bytes() }
+    received("t1", bytes)
 }
 
 /// Messages that are no records, so many that batches lie further apart than any reaches.
 async fn time_passes(bed: &Bed) {
     for minute in 0..=BATCH_OFFSETS_MAX {
         let until = chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::minutes(minute as i64);
-        let mark = Mark { tenant: "t9".parse().unwrap(), content_type: "x".into(), until };
-        let output = Output { topic: Topic::Records, to: To::Everywhere, value: Envelope::Mark(mark).encode() };
-        bed.log.commit(Txn { outputs: vec![output], ..Txn::default() }).await.unwrap();
+        bed.mark("t9", "x", until).await;
     }
 }
 
