@@ -86,6 +86,7 @@ pub(super) fn update(group: &mut Group, rule: &Rule, verdict: Verdict) -> Turn {
 /// Builds the episode of a stored hull: after a load.
 pub(super) fn restore(group: &Group, rule: &Rule, hull: Span, id: &str) -> Episode {
     let mut summary = Summary::of(rule);
+    group.crowd.within(hull).for_each(|(time, thin)| summary.add_thin(time, *thin));
     within(&group.members, hull)
         .filter(|(_, member)| member.stands)
         .for_each(|(key, member)| summary.add(rule, *key, member));
@@ -173,8 +174,10 @@ fn form(
         None => Summary::of(rule),
     };
     for part in outside(hull, known) {
-        let members =
-            within(&group.members, part).filter(|(key, _)| known.is_none_or(|known| !known.contains(key.time)));
+        let is_new = |time: DateTime<Utc>| known.is_none_or(|known| !known.contains(time));
+        let crowd = group.crowd.within(part).filter(|(time, _)| is_new(*time));
+        crowd.for_each(|(time, thin)| summary.add_thin(time, *thin));
+        let members = within(&group.members, part).filter(|(key, _)| is_new(key.time));
         members.filter(|(_, member)| member.stands).for_each(|(key, member)| summary.add(rule, *key, member));
     }
     if let Some(known) = known {

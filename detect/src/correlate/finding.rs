@@ -26,7 +26,7 @@ use schemas::json::key_id;
 use super::GROUP_MEMBERS_MAX;
 use super::episode::{Former, Turn};
 use super::state::{About, Group, GroupId, MemberKey, Record, Rows};
-use super::summary::Told;
+use super::summary::{NAMED_MAX, Told};
 use super::window::Span;
 use crate::rule::model::Rule;
 use crate::rule::text::Quoting;
@@ -243,6 +243,9 @@ fn render(rule: &Rule, group: &Group, id: &str, told: &Told, context: Context) -
         })
         .collect();
     let mut notes = context.notes;
+    if told.count > NAMED_MAX as u64 {
+        notes.push(format!("the evidence names the first {NAMED_MAX} records; number and weight are of all"));
+    }
     if about.limited {
         notes.push(format!("more than {GROUP_MEMBERS_MAX} records of one group: those that came later are not judged"));
     }

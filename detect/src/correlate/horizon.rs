@@ -132,6 +132,10 @@ impl Shard {
                 group.members.remove(key);
                 rows.no_member(*id, *key);
             }
+            let crowd = group.crowd.forget(cut, |time, thin| {
+                !needed.iter().any(|span| span.contains(time)) && !kept(&super::state::thin_row(*id, time, thin))
+            });
+            crowd.into_iter().for_each(|(time, thin)| rows.no_thin(*id, time, thin));
             if !gone.is_empty() {
                 let Group { members, windows, .. } = &mut **group;
                 windows.retain(|anchor, _| within(members, Span::at(*anchor)).next().is_some());
@@ -154,8 +158,9 @@ impl Shard {
 
     /// The first day of which a member is here.
     pub fn first_day(&self) -> Option<NaiveDate> {
-        let firsts = self.groups.values().filter_map(|group| group.members.keys().next());
-        firsts.map(|key| key.time.date_naive()).min()
+        let first =
+            |group: &Group| group.members.keys().next().map(|key| key.time).into_iter().chain(group.crowd.first());
+        self.groups.values().flat_map(|group| first(group)).map(|time| time.date_naive()).min()
     }
 
     /// Whose it is; not known while it is empty.
@@ -168,8 +173,11 @@ impl Shard {
         let mut late = Late::new();
         for matched in matches.iter().filter(|matched| matched.event_time < horizon) {
             let id = group_id(&matched.group);
-            let known = self.groups.get(&id).and_then(|group| group.members.get(&MemberKey::of(matched)));
-            if known.is_none_or(|member| member.brought) {
+            let is_known = |group: &Group| {
+                let key = MemberKey::of(matched);
+                group.members.get(&key).is_some_and(|member| !member.brought) || group.crowd.has(key, &matched.event_id)
+            };
+            if !self.groups.get(&id).is_some_and(|group| is_known(group)) {
                 late.entry(id).or_default().push(matched);
             }
         }
@@ -204,7 +212,8 @@ impl Shard {
             let mut brought = Vec::new();
             for matched in archived.remove(&id).unwrap_or_default() {
                 let key = MemberKey::of(matched);
-                if asked.iter().any(|span| span.contains(key.time)) && !group.members.contains_key(&key) {
+                let is_here = group.members.contains_key(&key) || group.crowd.has(key, &matched.event_id);
+                if !is_here && asked.iter().any(|span| span.contains(key.time)) {
                     group.members.insert(key, Box::new(Member { brought: true, ..Member::of(matched) }));
                     brought.push(key);
                 }
@@ -334,7 +343,7 @@ fn is_standing(rule: &Rule, record: &Record) -> bool {
 
 /// Whether nothing is known of a group but what was told of it.
 fn is_empty(group: &Group) -> bool {
-    group.members.is_empty() && !group.about.limited
+    group.members.is_empty() && group.crowd.is_empty() && !group.about.limited
 }
 
 fn hull(record: &Record) -> Span {

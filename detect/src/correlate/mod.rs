@@ -21,11 +21,13 @@
 //! Cost of a batch: proportional to the neighbourhoods (±timespan) of its members, a logarithm of the state, and for
 //! each changed finding the at most [`EVIDENCE_MAX`](schemas::finding::EVIDENCE_MAX) ids it names.
 //!
-//! Members expire, because what comes late is judged from the archive: see [`horizon`].
+//! Members expire, because what comes late is judged from the archive: see [`horizon`]. Of a hot group most are numbers in
+//! buckets: see [`crowd`].
 
 mod absence;
 mod aggregate;
 mod chain;
+mod crowd;
 mod each;
 mod episode;
 mod event_count;
@@ -42,6 +44,7 @@ mod temporal;
 mod temporal_ordered;
 #[cfg(test)]
 mod tests;
+
 mod travel;
 mod triggers;
 mod value_count;
@@ -54,6 +57,7 @@ use chrono::{DateTime, Utc};
 use schemas::finding::Finding;
 use schemas::message::{Match, Observation};
 
+pub use self::crowd::CROWD_MAX;
 pub use self::horizon::{Past, look_back};
 #[cfg(test)]
 pub(crate) use self::state::member_row;
@@ -70,8 +74,9 @@ use self::triggers::{Learnt, Triggers};
 use self::window::{Span, earlier, undecided};
 use crate::rule::model::{Operator, Rule};
 
-/// Most members of one group key. At about 500 bytes a member this is half a gigabyte: more is an attack on us or a rule
-/// that groups by nothing. What is refused is counted in [`Change::limited`] and noted in the group's findings.
+/// Most members of one group key that are kept whole; there may be [`CROWD_MAX`] more of which numbers are kept. At about
+/// 500 bytes a member this is half a gigabyte: more is an attack on us or a rule that groups by nothing. What is refused is
+/// counted in [`Change::limited`] and noted in the group's findings.
 pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
 
 /// All state of one (tenant, rule, shard). It serves one meaning of a rule: another meaning needs a shard of its own. What
@@ -91,6 +96,7 @@ pub struct Shard {
     /// Groups of which something derived is out of date, because members were forgotten.
     stale: BTreeSet<GroupId>,
     members_max: usize,
+    crowd_from: usize,
 }
 
 /// What a batch changed.
@@ -131,12 +137,14 @@ impl Shard {
             ready: false,
             stale: BTreeSet::new(),
             members_max: GROUP_MEMBERS_MAX,
+            crowd_from: crowd::CROWD_FROM,
         }
     }
 
     /// How many members, episodes and sightings are held, for a gauge. Cost: the number of groups and values.
     pub fn entries(&self) -> usize {
-        let groups: usize = self.groups.values().map(|group| group.members.len() + group.records.len()).sum();
+        let of_group = |group: &Group| group.members.len() + group.crowd.len() + group.records.len();
+        let groups: usize = self.groups.values().map(|group| of_group(group)).sum();
         groups + self.sightings.days_of.values().map(BTreeSet::len).sum::<usize>()
     }
 
@@ -186,6 +194,11 @@ impl Shard {
         }
         let incomplete = thawed.incomplete;
         self.cool(rule, past.horizon, thawed, &mut rows);
+        for (id, fresh) in &arrivals {
+            if let Some(group) = self.groups.get_mut(id) {
+                crowd::thin(rule, (*id, group), self.crowd_from, fresh, &mut rows);
+            }
+        }
         Change { rows: rows.into_vec(), findings, limited, incomplete }
     }
 
@@ -254,6 +267,9 @@ impl Shard {
             });
             let key = MemberKey::of(matched);
             let full = group.members.len() >= self.members_max;
+            if group.crowd.has(key, &matched.event_id) {
+                continue;
+            }
             let Entry::Vacant(place) = group.members.entry(key) else { continue };
             if full {
                 limited += 1;

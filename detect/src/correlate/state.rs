@@ -10,6 +10,7 @@
 //! | `g`, group hash | the tenant and the group key in words |
 //! | `m`, group hash, event time, hash of id, content and member name | [`Member`] |
 //! | `o`, value hash, day | nothing: the key says it |
+//! | `t`, group hash, event time, hash of id, half of a member's hash | its weight: what is left of a member deep inside an episode, see [`crowd`](super::crowd) |
 //!
 //! Times are big-endian with the sign bit turned, so that rows lie in event-time order.
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::chain::Chain;
+use super::crowd::{Crowd, Thin};
 use super::episode::Episode;
 use super::same::ByValue;
 use super::spike::Days;
@@ -180,6 +182,8 @@ impl Record {
 pub(super) struct Group {
     pub about: About,
     pub members: Members,
+    /// Members of which only numbers are left.
+    pub crowd: Crowd,
     /// By finding id.
     pub records: BTreeMap<String, Record>,
     /// By start; disjoint and further than the rule's gap apart. Derived.
@@ -215,6 +219,7 @@ impl Group {
         Group {
             about,
             members: Members::new(),
+            crowd: Crowd::default(),
             records: BTreeMap::new(),
             episodes: BTreeMap::new(),
             days: Days::default(),
@@ -259,6 +264,14 @@ impl Rows {
 
     pub fn no_member(&mut self, group: GroupId, key: MemberKey) {
         self.0.insert(member_row(group, key.time, key.tie), None);
+    }
+
+    pub fn thin(&mut self, group: GroupId, time: DateTime<Utc>, thin: Thin) {
+        self.0.insert(thin_row(group, time, thin), Some(encode(&thin.weight)));
+    }
+
+    pub fn no_thin(&mut self, group: GroupId, time: DateTime<Utc>, thin: Thin) {
+        self.0.insert(thin_row(group, time, thin), None);
     }
 
     pub fn group(&mut self, group: GroupId, about: &About) {
@@ -330,6 +343,7 @@ pub(super) struct Facts {
 pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Facts, DamagedState> {
     let mut facts = Facts::default();
     let mut members: BTreeMap<GroupId, Members> = BTreeMap::new();
+    let mut crowds: BTreeMap<GroupId, Crowd> = BTreeMap::new();
     let mut records: BTreeMap<GroupId, BTreeMap<String, Record>> = BTreeMap::new();
     for (key, value) in rows {
         let damaged = |kind| DamagedState { row: hex(&key), kind };
@@ -345,6 +359,10 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
             Key::Member(group, key) => {
                 let member = serde_json::from_slice(value).map_err(unreadable)?;
                 members.entry(group).or_default().insert(key, member);
+            }
+            Key::Thin(group, time, (id, tie)) => {
+                let weight = serde_json::from_slice(value).map_err(unreadable)?;
+                crowds.entry(group).or_default().insert(time, Thin { id, tie, weight });
             }
             Key::Record(group, id) => {
                 let record = serde_json::from_slice(value).map_err(unreadable)?;
@@ -364,6 +382,9 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
     for (group, members) in members {
         facts.groups.get_mut(&group).ok_or_else(|| orphan(group))?.members = members;
     }
+    for (group, crowd) in crowds {
+        facts.groups.get_mut(&group).ok_or_else(|| orphan(group))?.crowd = crowd;
+    }
     for (group, records) in records {
         match facts.groups.get_mut(&group) {
             Some(group) => group.records = records,
@@ -376,7 +397,7 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
 /// The event day that a row is about; none for rows about the shard as a whole.
 pub(crate) fn row_day(row: &[u8]) -> Option<NaiveDate> {
     match Key::parse(row)? {
-        Key::Member(_, key) => Some(key.time.date_naive()),
+        Key::Member(_, MemberKey { time, .. }) | Key::Thin(_, time, _) => Some(time.date_naive()),
         Key::Sighting(_, day) => Some(day),
         Key::Complete | Key::Group(_) | Key::Record(..) => None,
     }
@@ -395,12 +416,22 @@ pub(crate) fn member_row(group: GroupId, time: DateTime<Utc>, tie: u128) -> Vec<
     row
 }
 
+/// The key of the row of what is left of a member.
+pub(super) fn thin_row(group: GroupId, time: DateTime<Utc>, thin: Thin) -> Vec<u8> {
+    let mut row = prefixed(b't', &group.to_be_bytes());
+    push_time(&mut row, time);
+    row.extend_from_slice(&thin.id.to_be_bytes());
+    row.extend_from_slice(&thin.tie.to_be_bytes());
+    row
+}
+
 enum Key<'a> {
     Complete,
     Group(GroupId),
     Member(GroupId, MemberKey),
     Record(GroupId, &'a str),
     Sighting(u128, NaiveDate),
+    Thin(GroupId, DateTime<Utc>, (u64, u64)),
 }
 
 impl Key<'_> {
@@ -411,12 +442,16 @@ impl Key<'_> {
         Some(match kind {
             b'c' if rest.is_empty() => Key::Complete,
             b'g' if rest.is_empty() => Key::Group(hash),
-            b'm' => {
+            b'm' | b't' => {
                 let (seconds, rest) = rest.split_first_chunk::<8>()?;
                 let (nanos, rest) = rest.split_first_chunk::<4>()?;
                 let seconds = (u64::from_be_bytes(*seconds) ^ SIGN_64) as i64;
                 let time = DateTime::from_timestamp(seconds, u32::from_be_bytes(*nanos))?;
-                Key::Member(hash, MemberKey { time, tie: u128::from_be_bytes(rest.try_into().ok()?) })
+                let tie = u128::from_be_bytes(rest.try_into().ok()?);
+                match kind {
+                    b'm' => Key::Member(hash, MemberKey { time, tie }),
+                    _ => Key::Thin(hash, time, ((tie >> 64) as u64, tie as u64)),
+                }
             }
             b'f' => Key::Record(hash, std::str::from_utf8(rest).ok()?),
             b'o' => {

@@ -11,20 +11,25 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use schemas::finding::EVIDENCE_MAX;
 
+use super::crowd::{Thin, id_hash};
 use super::state::{Member, MemberKey};
 use crate::rule::model::Rule;
 
 /// Most values shown of one field: enough for a person, and no finding grows with what an attacker writes.
 pub(super) const FIELD_VALUES_MAX: usize = 10;
 
+/// Ids a finding names: few in tests, so that little is needed to have more.
+pub(super) const NAMED_MAX: usize = if cfg!(test) { 8 } else { EVIDENCE_MAX };
+
 /// The members of one episode, summed up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Summary {
-    of_id: BTreeMap<Arc<str>, (DateTime<Utc>, u64)>,
+    /// By hash: where an id first appears, and its heaviest weight.
+    of_id: BTreeMap<u64, (DateTime<Utc>, u64)>,
     /// Those that count for what the episode must hold, with their weights; kept only where the rule asks for it.
     counted: Option<BTreeMap<Arc<str>, u64>>,
     weight: u128,
-    /// The first [`EVIDENCE_MAX`] ids by time and id.
+    /// The first [`NAMED_MAX`] ids by time and id.
     evidence: BTreeSet<(DateTime<Utc>, Arc<str>)>,
     fields: BTreeMap<String, FirstSeen>,
     values: FirstSeen,
@@ -81,25 +86,50 @@ impl Summary {
 
     fn add_id(&mut self, time: DateTime<Utc>, member: &Member) {
         let id = &member.event_id;
-        match self.of_id.get_mut(id) {
-            None => {
-                self.of_id.insert(Arc::clone(id), (time, member.weight));
-                self.weight += u128::from(member.weight);
-            }
-            Some((earliest, heaviest)) => {
-                self.weight += u128::from(member.weight.saturating_sub(*heaviest));
-                *heaviest = member.weight.max(*heaviest);
-                if time >= *earliest {
-                    return;
-                }
-                self.evidence.remove(&(*earliest, Arc::clone(id)));
-                *earliest = time;
-            }
+        match self.weigh(time, id_hash(id), member.weight) {
+            Place::New => {}
+            Place::Earlier(before) => drop(self.evidence.remove(&(before, Arc::clone(id)))),
+            Place::Known => return,
         }
         self.evidence.insert((time, Arc::clone(id)));
-        if self.evidence.len() > EVIDENCE_MAX {
+        if self.evidence.len() > NAMED_MAX {
             self.evidence.pop_last();
         }
+    }
+
+    /// Adds what is left of a member. Before those that are whole: they know then which of their ids came first.
+    pub fn add_thin(&mut self, time: DateTime<Utc>, thin: Thin) {
+        self.weigh(time, thin.id, thin.weight);
+    }
+
+    fn weigh(&mut self, time: DateTime<Utc>, id: u64, weight: u64) -> Place {
+        match self.of_id.get_mut(&id) {
+            None => {
+                self.of_id.insert(id, (time, weight));
+                self.weight += u128::from(weight);
+                Place::New
+            }
+            Some((earliest, heaviest)) => {
+                self.weight += u128::from(weight.saturating_sub(*heaviest));
+                *heaviest = weight.max(*heaviest);
+                if time >= *earliest {
+                    return Place::Known;
+                }
+                Place::Earlier(std::mem::replace(earliest, time))
+            }
+        }
+    }
+
+    /// The moment after which no id is named; none while all are.
+    pub fn named_until(&self) -> Option<DateTime<Utc>> {
+        let is_full = self.evidence.len() == NAMED_MAX;
+        self.evidence.last().filter(|_| is_full).map(|(last, _)| *last)
+    }
+
+    /// The members in which a value that is shown appears first.
+    pub fn shown_at(&self) -> BTreeSet<MemberKey> {
+        let lists = self.fields.values().chain([&self.values]);
+        lists.flat_map(|seen| &seen.0).map(|(at, _)| MemberKey { time: at.time, tie: at.tie.0 }).collect()
     }
 
     /// How many ids it holds.
@@ -137,6 +167,14 @@ impl Summary {
             notify: self.notify,
         })
     }
+}
+
+/// Where a member stands among those of its id.
+enum Place {
+    New,
+    /// Before what was the first.
+    Earlier(DateTime<Utc>),
+    Known,
 }
 
 /// Where a value appears: the member's place, then the value's place in it.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use schemas::finding::{EVIDENCE_MAX, Level, Status};
+use schemas::finding::{Level, Status};
 
+use super::summary::NAMED_MAX;
 use super::*;
 use crate::rule::model::{Kind, Needs};
 use crate::rule::text::Template;
 
-fn rule(operator: Operator) -> Rule {
+pub(super) fn rule(operator: Operator) -> Rule {
     Rule {
         id: "rule".to_owned(),
         name: "rule".to_owned(),
@@ -41,7 +42,7 @@ fn rule(operator: Operator) -> Rule {
     }
 }
 
-fn a_match(second: i64, id: &str) -> Match {
+pub(super) fn a_match(second: i64, id: &str) -> Match {
     let event_time = chrono::DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
     Match {
         tenant: "contoso".parse().unwrap(),
@@ -80,7 +81,7 @@ fn a_full_group_refuses_counts_and_says_so() {
 #[test]
 fn a_huge_episode_names_its_first_ids_and_counts_all() {
     let rule = rule(Operator::Each);
-    let many = EVIDENCE_MAX as i64 + 500;
+    let many = NAMED_MAX as i64 + 500;
     let matches: Vec<Match> = (0..many).rev().map(|second| a_match(second, &format!("e{second:06}"))).collect();
     let mut shard = Shard::default();
     let mut newest = None;
@@ -89,9 +90,9 @@ fn a_huge_episode_names_its_first_ids_and_counts_all() {
     }
     let finding = newest.unwrap();
     assert_eq!(finding.event_count, many as u64);
-    assert_eq!(finding.evidence.len(), EVIDENCE_MAX);
+    assert_eq!(finding.evidence.len(), NAMED_MAX);
     assert_eq!(finding.evidence[0], "e000000");
-    assert_eq!(finding.evidence[EVIDENCE_MAX - 1], format!("e{:06}", EVIDENCE_MAX - 1));
+    assert_eq!(finding.evidence[NAMED_MAX - 1], format!("e{:06}", NAMED_MAX - 1));
     assert_eq!(finding.fields["user"].len(), summary::FIELD_VALUES_MAX);
     assert_eq!(finding.fields["user"][..3], ["u0", "ann", "u1"]);
     assert_eq!(finding.entities.len(), summary::FIELD_VALUES_MAX);
