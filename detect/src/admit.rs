@@ -181,11 +181,11 @@ fn number(bytes: &[u8]) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use schemas::envelope::{Origin, Received};
 
-    fn event(record: &str) -> Event {
+    pub(crate) fn event(record: &str) -> Event {
         let origin = Origin {
             tenant: "t1".parse().unwrap(),
             source: "import".into(),

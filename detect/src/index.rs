@@ -5,11 +5,15 @@
 //! operation they are kept by what the record must hold besides ([`witness`](crate::rule::witness)): all texts that rules
 //! ask of one field are looked for at once, whatever their number.
 //!
+//! A rule may have several of these. Which says most is guessed from the texts at first; then it is measured on what comes,
+//! and the index is made anew ([`measured`]).
+//!
 //! The index may leave a rule in that does not hold; it never takes one out that does: a record whose operation is not
 //! one text, as it should be, is asked about all of them.
 
-use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ipnet::IpNet;
 use schemas::path::Scalar;
@@ -18,16 +22,31 @@ use schemas::{Event, field};
 use crate::rule::condition::{Detection, OperationName};
 use crate::rule::pattern::{fold_into, fold_text};
 use crate::rule::predicate::{Field, Subject, address};
-use crate::rule::witness::Needle;
+use crate::rule::witness::{Needle, Witness};
 
+mod measured;
 mod search;
 
+use measured::Measuring;
 use search::Search;
 
 /// Detections by what a record must be for them to hold. Detections are named by their position.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Index {
     count: usize,
+    /// By what their texts say.
+    guessed: Places,
+    /// By what records say; once there is one, the other is asked no more.
+    measured: OnceLock<Places>,
+    /// None once it has ended.
+    measuring: Mutex<Option<Measuring>>,
+    /// Records that were asked about before it ended.
+    asked: AtomicUsize,
+}
+
+/// Where each detection is found.
+#[derive(Debug, Default)]
+struct Places {
     /// Those that name no operation.
     any_operation: Bucket,
     /// By the operation as written, folded.
@@ -84,32 +103,89 @@ impl Networks {
     }
 }
 
-impl Index {
-    pub(crate) fn new<'d>(detections: impl Iterator<Item = &'d Detection>) -> Index {
-        let mut index = Index::default();
-        for (position, detection) in detections.enumerate() {
-            index.count = position + 1;
-            let witness = detection.witness();
-            let add = |bucket: &mut Bucket| match &witness {
+/// What is known of a detection before it is asked.
+#[derive(Debug)]
+struct Known {
+    /// None where it names no operation.
+    operations: Option<BTreeSet<OperationName>>,
+    /// None where nothing is known.
+    witness: Option<Witness>,
+}
+
+impl Places {
+    /// `seen`: how many records had an alternative of a witness, by the detection and its place in the witness.
+    fn new(detections: &[Known], seen: impl Fn(usize, usize) -> u64) -> Places {
+        let mut places = Places::default();
+        for (position, known) in detections.iter().enumerate() {
+            let best = known.witness.as_ref().map(|witness| witness.best(&|place| seen(position, place)));
+            let add = |bucket: &mut Bucket| match &best {
                 None => bucket.always.push(position),
                 Some(alternatives) => {
                     alternatives.iter().for_each(|(field, needle)| bucket.add(field, needle, position))
                 }
             };
-            match detection.operations() {
-                None => add(&mut index.any_operation),
+            match &known.operations {
+                None => add(&mut places.any_operation),
                 Some(names) => {
                     for name in names {
                         let (map, name) = match name {
-                            OperationName::Written(name) => (&mut index.by_operation, name),
-                            OperationName::Key(name) => (&mut index.by_key, name),
+                            OperationName::Written(name) => (&mut places.by_operation, name),
+                            OperationName::Key(name) => (&mut places.by_key, name),
                         };
-                        add(map.entry(name).or_default());
+                        add(map.entry(name.clone()).or_default());
                     }
                 }
             }
         }
-        index
+        places
+    }
+}
+
+impl Index {
+    pub(crate) fn new<'d>(detections: impl Iterator<Item = &'d Detection>) -> Index {
+        let known = |detection: &Detection| Known { operations: detection.operations(), witness: detection.witness() };
+        let detections: Vec<Known> = detections.map(known).collect();
+        Index {
+            count: detections.len(),
+            guessed: Places::new(&detections, |_, _| 0),
+            measured: OnceLock::new(),
+            measuring: Mutex::new(Measuring::new(detections)),
+            asked: AtomicUsize::new(0),
+        }
+    }
+
+    /// Where detections are found now.
+    fn places(&self, event: &Event) -> &Places {
+        if let Some(measured) = self.measured.get() {
+            return measured;
+        }
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        // Who finds another at it leaves this record out.
+        if asked.is_multiple_of(measured::EVERY)
+            && let Ok(mut measuring) = self.measuring.try_lock()
+            && let Some(open) = measuring.as_mut()
+        {
+            open.take_in(event);
+            if open.is_enough() {
+                self.end_measuring(&mut measuring);
+            }
+        }
+        self.measured.get().unwrap_or(&self.guessed)
+    }
+
+    /// Measures these records, and asks by what they say from then on.
+    pub(crate) fn measure<'e>(&self, events: impl Iterator<Item = &'e Event>) {
+        let mut measuring = self.measuring.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = measuring.as_mut() {
+            events.for_each(|event| open.take_in(event));
+        }
+        self.end_measuring(&mut measuring);
+    }
+
+    fn end_measuring(&self, measuring: &mut Option<Measuring>) {
+        if let Some(done) = measuring.take() {
+            self.measured.get_or_init(|| done.places());
+        }
     }
 
     /// The detections that may hold for a record, each once, in order.
@@ -117,16 +193,16 @@ impl Index {
         let Some(operation) = event.record().get("Operation").and_then(schemas::Node::as_str) else {
             return (0..self.count).collect();
         };
-        let mut probe =
-            Probe { event, count: self.count, values: Vec::new(), folded: String::new(), found: Vec::new() };
+        let places = self.places(event);
+        let mut probe = Probe::new(event, self.count);
         fold_into(operation, &mut probe.folded);
         let key = if is_key_when_folded(operation) {
-            self.by_key.get(&probe.folded)
+            places.by_key.get(&probe.folded)
         } else {
-            self.by_key.get(&fold_text(event.text(field::OPERATION_KEY).unwrap_or_default()))
+            places.by_key.get(&fold_text(event.text(field::OPERATION_KEY).unwrap_or_default()))
         };
-        let found = [self.by_operation.get(&probe.folded), key];
-        found.into_iter().flatten().chain([&self.any_operation]).for_each(|bucket| bucket.ask(&mut probe));
+        let found = [places.by_operation.get(&probe.folded), key];
+        found.into_iter().flatten().chain([&places.any_operation]).for_each(|bucket| bucket.ask(&mut probe));
         probe.found.sort_unstable();
         probe.found.dedup();
         probe.found
@@ -149,6 +225,12 @@ struct Probe<'e> {
     values: Vec<Scalar<'e>>,
     folded: String,
     found: Vec<usize>,
+}
+
+impl<'e> Probe<'e> {
+    fn new(event: &'e Event, count: usize) -> Probe<'e> {
+        Probe { event, count, values: Vec::new(), folded: String::new(), found: Vec::new() }
+    }
 }
 
 impl Bucket {

@@ -57,14 +57,18 @@ detection:
     let sources = sources.chain([Source { file: "own.yml".into(), text: own.into() }]);
     let rules = RuleSet::load(sources.collect(), &Tuning::default()).unwrap_or_else(|errors| panic!("{errors}"));
     let matcher = Matcher::new(rules.clone(), BTreeMap::new());
-    let (mut by_index, mut naive) = (Vec::new(), Vec::new());
-    for record in records(&rules) {
-        let event = event(&record);
-        let dropped = matcher.matches(&event, &mut by_index);
-        assert_eq!(dropped, matcher.naive(&event, &mut naive), "{record}");
-        assert_eq!(by_index, naive, "{record}");
-        by_index.clear();
-        naive.clear();
+    let events: Vec<Event> = records(&rules).iter().map(event).collect();
+    let by_index = |event: &Event| {
+        let mut found = Vec::new();
+        (matcher.matches(event, &mut found), found)
+    };
+    let guessed: Vec<_> = events.iter().map(by_index).collect();
+    matcher.measure(events.iter());
+    for (event, guessed) in events.iter().zip(guessed) {
+        let mut found = Vec::new();
+        let naive = (matcher.naive(event, &mut found), found);
+        assert_eq!(guessed, naive, "{}", event.id());
+        assert_eq!(by_index(event), naive, "{}: measured", event.id());
     }
 }
 

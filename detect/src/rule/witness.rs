@@ -1,8 +1,10 @@
 //! What a record must hold somewhere for a detection to hold: enough to dismiss nearly every rule unasked.
 //!
 //! A witness is a list of alternatives, at least one of which is there whenever the detection holds. It says less than
-//! the detection, never more: what cannot be said so has none. Of several the one with the longest texts is taken: few
-//! records hold them.
+//! the detection, never more: what cannot be said so has none. Of several the one is taken that the fewest records have,
+//! where that was measured, and else the one with the longest texts: few records hold them.
+
+use std::cmp::Reverse;
 
 use ipnet::IpNet;
 use regex_syntax::hir::literal::{ExtractKind, Extractor};
@@ -32,7 +34,17 @@ pub enum Needle {
 }
 
 /// Alternatives, one of which a record must have.
-pub type Witness = Vec<(Field, Needle)>;
+type Alternatives = Vec<(Field, Needle)>;
+
+/// All witnesses that a detection has.
+#[derive(Clone, Debug)]
+pub enum Witness {
+    This(Alternatives),
+    /// Each of them is one.
+    OneOf(Vec<Witness>),
+    /// All of their alternatives together are one.
+    Together(Vec<Witness>),
+}
 
 impl Detection {
     /// None where nothing can be said.
@@ -41,22 +53,104 @@ impl Detection {
     }
 }
 
+impl Witness {
+    /// The alternatives of all of them, in an order that is always the same.
+    pub fn each<'w>(&'w self, visit: &mut impl FnMut(&'w (Field, Needle))) {
+        match self {
+            Witness::This(alternatives) => alternatives.iter().for_each(visit),
+            Witness::OneOf(parts) | Witness::Together(parts) => parts.iter().for_each(|part| part.each(visit)),
+        }
+    }
+
+    /// Whether there is a choice.
+    pub fn is_several(&self) -> bool {
+        match self {
+            Witness::This(_) => false,
+            Witness::OneOf(_) => true,
+            Witness::Together(parts) => parts.iter().any(Witness::is_several),
+        }
+    }
+
+    /// The one that says most. `seen`: how many records had an alternative, by its place in the order of
+    /// [`each`](Witness::each); nothing of any where it was not measured.
+    pub fn best(&self, seen: &impl Fn(usize) -> u64) -> Alternatives {
+        self.best_from(&mut 0, seen).1
+    }
+
+    /// The one that says most, and what it says. `next`: the place of the first alternative, then of what comes after.
+    fn best_from(&self, next: &mut usize, seen: &impl Fn(usize) -> u64) -> (Worth, Alternatives) {
+        match self {
+            Witness::This(alternatives) => {
+                let places = *next..*next + alternatives.len();
+                *next = places.end;
+                let had = places.map(seen).fold(0, u64::saturating_add);
+                (Worth::of(had, alternatives), alternatives.clone())
+            }
+            Witness::OneOf(parts) => {
+                let parts = parts.iter().map(|part| part.best_from(next, seen));
+                parts.max_by_key(|(worth, _)| *worth).unwrap_or_default()
+            }
+            Witness::Together(parts) => {
+                let mut all = (Worth::of(0, &[]), Vec::new());
+                for part in parts {
+                    let (worth, alternatives) = part.best_from(next, seen);
+                    all = (all.0.and(worth), [all.1, alternatives].concat());
+                }
+                all
+            }
+        }
+    }
+}
+
+/// How much a witness says; more is better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Worth {
+    /// How many records had it.
+    had: Reverse<u64>,
+    /// What its weakest alternative says by itself.
+    weakest: usize,
+    alternatives: Reverse<usize>,
+}
+
+impl Worth {
+    fn of(had: u64, alternatives: &[(Field, Needle)]) -> Worth {
+        let says = |(field, needle): &(Field, Needle)| match needle {
+            _ if field.has_few_values() => 0,
+            Needle::Text(text) | Needle::Beginning { text, .. } => text.len(),
+            // As much as its numbers say in writing.
+            Needle::Network(network) => usize::from(network.prefix_len()) / 3,
+            // Most records do not have most fields.
+            Needle::Value => 1,
+        };
+        let weakest = alternatives.iter().map(says).min().unwrap_or(usize::MAX);
+        Worth { had: Reverse(had), weakest, alternatives: Reverse(alternatives.len()) }
+    }
+
+    fn and(self, other: Worth) -> Worth {
+        Worth {
+            had: Reverse(self.had.0.saturating_add(other.had.0)),
+            weakest: self.weakest.min(other.weakest),
+            alternatives: Reverse(self.alternatives.0 + other.alternatives.0),
+        }
+    }
+}
+
 fn of_condition(condition: &Condition, searches: &[Search]) -> Option<Witness> {
     let of_search = |index: &usize| searches.get(*index).and_then(of_search);
     match condition {
         Condition::Search(index) => of_search(index),
         Condition::Not(_) | Condition::AtLeast(0, _) => None,
-        Condition::And(parts) => best(parts.iter().filter_map(|part| of_condition(part, searches))),
-        Condition::Or(parts) => any(parts.iter().map(|part| of_condition(part, searches))),
-        Condition::AtLeast(_, positions) => any(positions.iter().map(of_search)),
+        Condition::And(parts) => one_of(parts.iter().filter_map(|part| of_condition(part, searches))),
+        Condition::Or(parts) => together(parts.iter().map(|part| of_condition(part, searches))),
+        Condition::AtLeast(_, positions) => together(positions.iter().map(of_search)),
     }
 }
 
 fn of_search(search: &Search) -> Option<Witness> {
     match search {
         Search::Item(item) => of_item(item),
-        Search::All(parts) => best(parts.iter().filter_map(of_search)),
-        Search::Any(parts) => any(parts.iter().map(of_search)),
+        Search::All(parts) => one_of(parts.iter().filter_map(of_search)),
+        Search::Any(parts) => together(parts.iter().map(of_search)),
         // What one member must be like is not said of the field as a whole.
         Search::Members(_) => None,
     }
@@ -64,8 +158,9 @@ fn of_search(search: &Search) -> Option<Witness> {
 
 fn of_item(item: &Item) -> Option<Witness> {
     let field = item.field.as_ref().filter(|_| !item.negated)?;
-    let of_test = |test| Some(needles(test)?.into_iter().map(|needle| (field.clone(), needle)).collect());
-    if item.all { best(item.tests.iter().filter_map(of_test)) } else { any(item.tests.iter().map(of_test)) }
+    let of_test =
+        |test| Some(Witness::This(needles(test)?.into_iter().map(|needle| (field.clone(), needle)).collect()));
+    if item.all { one_of(item.tests.iter().filter_map(of_test)) } else { together(item.tests.iter().map(of_test)) }
 }
 
 fn needles(test: &Test) -> Option<Vec<Needle>> {
@@ -81,7 +176,7 @@ fn needles(test: &Test) -> Option<Vec<Needle>> {
         Test::Network(network) => Some(vec![Needle::Network(network.trunc())]),
         Test::Regex(regex) => {
             let texts = [ExtractKind::Prefix, ExtractKind::Suffix].map(|kind| literals(regex.as_str(), kind));
-            let says = |texts: &Vec<String>| (texts.iter().map(String::len).min(), std::cmp::Reverse(texts.len()));
+            let says = |texts: &Vec<String>| (texts.iter().map(String::len).min(), Reverse(texts.len()));
             let best = texts.into_iter().flatten().max_by_key(says);
             Some(best.map_or(vec![Needle::Value], |texts| texts.into_iter().map(Needle::Text).collect()))
         }
@@ -133,26 +228,14 @@ fn literals(expression: &str, kind: ExtractKind) -> Option<Vec<String>> {
 }
 
 /// All alternatives of all of them, if each has some.
-fn any(parts: impl Iterator<Item = Option<Witness>>) -> Option<Witness> {
-    let parts: Vec<Witness> = parts.collect::<Option<_>>()?;
-    Some(parts.concat())
+fn together(parts: impl Iterator<Item = Option<Witness>>) -> Option<Witness> {
+    parts.collect::<Option<_>>().map(Witness::Together)
 }
 
-/// The one whose weakest alternative says most; of equals, the one with fewer.
-fn best(parts: impl Iterator<Item = Witness>) -> Option<Witness> {
-    let says = |(field, needle): &(Field, Needle)| match needle {
-        _ if field.has_few_values() => 0,
-        Needle::Text(text) | Needle::Beginning { text, .. } => text.len(),
-        // As much as its numbers say in writing.
-        Needle::Network(network) => usize::from(network.prefix_len()) / 3,
-        // Most records do not have most fields.
-        Needle::Value => 1,
-    };
-    let worth = |witness: &Witness| {
-        let weakest = witness.iter().map(says).min().unwrap_or(usize::MAX);
-        (weakest, std::cmp::Reverse(witness.len()))
-    };
-    parts.max_by_key(worth)
+/// Any of them, if there is one.
+fn one_of(parts: impl Iterator<Item = Witness>) -> Option<Witness> {
+    let mut parts: Vec<Witness> = parts.collect();
+    if parts.len() > 1 { Some(Witness::OneOf(parts)) } else { parts.pop() }
 }
 
 #[cfg(test)]

@@ -93,10 +93,14 @@ fn the_index_leaves_in_what_the_naive_matcher_finds() {
         .collect();
     assert!(records.len() > 200);
     let (mut by_index, mut naive) = (Vec::new(), Vec::new());
-    for record in records {
-        let event = event(record.as_bytes());
-        let dropped = matcher.matches(&event, &mut by_index);
-        assert_eq!(dropped, matcher.naive(&event, &mut naive), "{record}");
+    let events: Vec<Event> = records.iter().map(|record| event(record.as_bytes())).collect();
+    for (at, (record, event)) in records.iter().chain(&records).zip(events.iter().chain(&events)).enumerate() {
+        if at == records.len() {
+            // Once more by what was measured.
+            matcher.measure(events.iter());
+        }
+        let dropped = matcher.matches(event, &mut by_index);
+        assert_eq!(dropped, matcher.naive(event, &mut naive), "{record}");
         assert_eq!(by_index, naive, "{record}");
         by_index.clear();
         naive.clear();
@@ -223,6 +227,7 @@ proptest::proptest! {
     fn the_index_loses_nothing_of_any_rule(
         rules in proptest::collection::vec((0..LINES.len(), 0..LINES.len(), 0..CONDITIONS.len()), 1..6),
         filter in (0..LINES.len(), 0..LINES.len(), 0..FILTERS.len()),
+        is_measured in proptest::bool::ANY,
     ) {
         let mut text = String::from("x-lists: {operations: [Set, h1, 'N?w']}\n");
         for (at, (a, b, condition)) in rules.iter().enumerate() {
@@ -245,6 +250,10 @@ proptest::proptest! {
         let rules = RuleSet::load(vec![Source { file: "t.yml".into(), text: text.clone() }], &Tuning::default())
             .unwrap_or_else(|errors| panic!("{text}\n{errors}"));
         let matcher = Matcher::new(rules, BTreeMap::new());
+        let events: Vec<Event> = RECORDS.iter().map(|record| event(record.as_bytes())).collect();
+        if is_measured {
+            matcher.measure(events.iter());
+        }
         for record in RECORDS {
             let (mut by_index, mut naive) = (Vec::new(), Vec::new());
             let event = event(record.as_bytes());
