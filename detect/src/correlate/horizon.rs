@@ -33,7 +33,7 @@ use super::episode::{Episode, Verdict, restore};
 use super::finding::identity;
 use super::state::{About, Group, GroupId, Member, MemberKey, Record, Rows, group_id};
 use super::window::{Span, earlier, later, within};
-use super::{Shard, aggregate, chain};
+use super::{Shard, aggregate, chain, same};
 use crate::rule::model::{Operator, Rule};
 
 /// What a shard may have forgotten, and what the archive has of it.
@@ -54,8 +54,6 @@ pub fn look_back(rule: &Rule) -> Option<TimeDelta> {
         Operator::NewValue(_) | Operator::Outside | Operator::Spike(_) => return None,
         // What it waits for is brought back by nobody yet.
         Operator::Absence(_) => return None,
-        // What is known by the value it shares is not brought back yet.
-        Operator::TemporalOrdered(sequence) if sequence.is_shared() => return None,
         Operator::Each
         | Operator::EventCount { .. }
         | Operator::ValueCount { .. }
@@ -151,7 +149,7 @@ impl Shard {
                 self.told.insert(id, group.records);
             }
         }
-        // What is derived of a correlation of correlations needs the rule.
+        // What else is derived needs the rule.
         self.stale.extend(chains);
         rows.into_vec()
     }
@@ -269,7 +267,7 @@ impl Shard {
     /// Builds what is derived of groups that have lost members.
     pub(super) fn refresh(&mut self, rule: &Rule) {
         for id in std::mem::take(&mut self.stale) {
-            if let Some(group) = self.groups.get_mut(&id).filter(|_| !rule.stages.is_empty()) {
+            if let Some(group) = self.groups.get_mut(&id).filter(|_| is_derived(rule)) {
                 derive(group, rule);
             }
         }
@@ -305,7 +303,19 @@ fn derive(group: &mut Group, rule: &Rule) {
     } else if let Operator::Aggregate(parameters) = &rule.operator {
         group.windows.clear();
         aggregate::prepare(group, parameters);
+    } else if let Operator::TemporalOrdered(sequence) = &rule.operator
+        && sequence.is_shared()
+    {
+        group.by_value = same::ByValue::default();
+        same::prepare(group, sequence);
     }
+}
+
+/// Whether what is kept beside members names some of them.
+fn is_derived(rule: &Rule) -> bool {
+    let is_shared =
+        matches!(&rule.operator, Operator::TemporalOrdered(sequence) if rule.stages.is_empty() && sequence.is_shared());
+    is_shared || !rule.stages.is_empty()
 }
 
 /// Puts the cold episodes of an island back. Returns how many the archive did not give back.

@@ -18,7 +18,7 @@ use super::fixture::{Runner, Thaw, base, rule};
 use super::oracle;
 use super::property::{
     Arrival, MINUTES, Story, a_growing_operator, a_measure, a_step, a_story, aggregate_of, cases, chain_of, measured,
-    placed,
+    placed, sharing,
 };
 
 /// What happens after a batch.
@@ -171,6 +171,17 @@ fn temporal_ordered() -> impl Strategy<Value = Case> {
     }))
 }
 
+fn same() -> impl Strategy<Value = Case> {
+    let parts = (vec((0..3_u8, 0..4_i64), 1..4), any::<bool>(), any::<bool>(), few_minutes());
+    // Wide gaps, so that many episodes reach beyond what is near.
+    let gap = (2..9_i64).prop_map(TimeDelta::minutes);
+    let parts = (parts, gap, a_story(STEPS, MINUTES, 0), a_forgetting(STEPS));
+    parts.prop_map(|((others, two_share, with_pauses, timespan), gap, story, forgetting)| {
+        let (steps, story) = sharing(&others, two_share, with_pauses, story);
+        (rule(Operator::TemporalOrdered(Sequence { steps, timespan }), gap), story, forgetting)
+    })
+}
+
 fn travel() -> impl Strategy<Value = Case> {
     let operator = (few_minutes(), 1..4_u32, any::<bool>());
     let operator = operator.prop_map(|(timespan, distance, must_differ)| {
@@ -233,6 +244,11 @@ proptest! {
     }
 
     #[test]
+    fn same_forgets(case in same()) {
+        holds(case);
+    }
+
+    #[test]
     fn travel_forgets(case in travel()) {
         holds(case);
     }
@@ -258,7 +274,7 @@ fn the_same(cases: &impl Strategy<Value = Case>) -> impl Iterator<Item = Case> {
 fn goes_wrong(cases: &impl Strategy<Value = Case>, thaw: Thaw) -> Option<usize> {
     let is_wrong =
         |(rule, story, forgetting): Case| std::panic::catch_unwind(|| play(rule, &story, &forgetting, thaw)).is_err();
-    the_same(cases).take(300).position(is_wrong)
+    the_same(cases).take(2_000).position(is_wrong)
 }
 
 /// That much is forgotten and asked for, and that both matters.
@@ -298,6 +314,11 @@ fn without_the_archive_temporal_is_wrong() {
 #[test]
 fn without_the_archive_temporal_ordered_is_wrong() {
     needs_the_archive(temporal_ordered());
+}
+
+#[test]
+fn without_the_archive_same_is_wrong() {
+    needs_the_archive(same());
 }
 
 #[test]

@@ -87,6 +87,25 @@ pub fn a_story(steps: i64, grain: i64, observations: usize) -> impl Strategy<Val
     })
 }
 
+/// A sequence whose first rule shares, and m1 with it now and then; m2 never does.
+pub fn sharing(others: &[(u8, i64)], two_share: bool, with_pauses: bool, mut story: Story) -> (Vec<Step>, Story) {
+    let pause = |minutes: i64| TimeDelta::minutes(if with_pauses { minutes } else { 0 });
+    let same = |name: u8| (name == 0 || two_share && name == 1).then_some("session");
+    let names = [(0, 1)].iter().chain(others);
+    let steps = names.map(|(name, minutes)| a_step(&format!("m{name}"), same(*name), pause(*minutes))).collect();
+    for arrival in &mut story.arrivals {
+        let Arrival::Match(one) = arrival else { continue };
+        // As the matcher gives them: values where they are asked for, and only there.
+        let shares = same(one.member[1..].parse().unwrap()).is_some();
+        one.values = match (shares, one.values.is_empty()) {
+            (false, _) => vec![],
+            (true, true) => vec!["v0".to_owned()],
+            (true, false) => std::mem::take(&mut one.values),
+        };
+    }
+    (steps, story)
+}
+
 fn check(operator: Operator, gap: TimeDelta, story: &Story) {
     check_rule(rule(operator, gap), story);
 }
@@ -276,22 +295,7 @@ proptest! {
         two_share in any::<bool>(),
         with_pauses in any::<bool>(),
     ) {
-        // The first rule shares, and m1 with it now and then; m2 never does.
-        let pause = |minutes: i64| TimeDelta::minutes(if with_pauses { minutes } else { 0 });
-        let same = |name: u8| (name == 0 || two_share && name == 1).then_some("session");
-        let names = [(0, 1)].into_iter().chain(others);
-        let steps = names.map(|(name, minutes)| a_step(&format!("m{name}"), same(name), pause(minutes))).collect();
-        let mut story = story;
-        for arrival in &mut story.arrivals {
-            let Arrival::Match(one) = arrival else { continue };
-            // As the matcher gives them: values where they are asked for, and only there.
-            let shares = same(one.member[1..].parse().unwrap()).is_some();
-            one.values = match (shares, one.values.is_empty()) {
-                (false, _) => vec![],
-                (true, true) => vec!["v0".to_owned()],
-                (true, false) => std::mem::take(&mut one.values),
-            };
-        }
+        let (steps, story) = sharing(&others, two_share, with_pauses, story);
         check(Operator::TemporalOrdered(Sequence { steps, timespan }), gap, &story);
     }
 
