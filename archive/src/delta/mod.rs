@@ -284,7 +284,9 @@ impl DeltaTable {
                 Some(&millis) => DateTime::from_timestamp_millis(millis).unwrap_or(entry.last_modified),
                 None => entry.last_modified,
             };
-            if path.ends_with(".parquet") && !self.snapshot.files.contains_key(&path) && since < before {
+            // Checkpoints are Parquet as well, and no commit names them.
+            let is_of_log = path.starts_with(LOG_FOLDER);
+            if path.ends_with(".parquet") && !is_of_log && !self.snapshot.files.contains_key(&path) && since < before {
                 doomed.push(entry.location);
             }
         }

@@ -107,6 +107,20 @@ async fn vacuum_takes_what_left_the_table_long_ago_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn vacuum_leaves_checkpoints_however_old_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = open(&folder).await;
+    for next in 1..=CHECKPOINT_COMMITS + 1 {
+        let positions = vec![("p".into(), next - 1, next)];
+        writer.commit(Changes { positions, ..Changes::default() }, Utc::now()).await.unwrap();
+    }
+    let checkpoint = folder.path().join(format!("evidence/_delta_log/{CHECKPOINT_COMMITS:020}.checkpoint.parquet"));
+    assert!(checkpoint.exists());
+    assert_eq!(writer.vacuum(Utc::now() + TimeDelta::days(9)).await.unwrap(), 0);
+    assert!(checkpoint.exists());
+}
+
+#[tokio::test]
 async fn who_came_second_commits_behind_the_first_unless_what_it_rests_on_has_changed() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = open(&folder).await;
