@@ -67,6 +67,9 @@ fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
             Some(version) => writeln!(out, "  freshness proven up to version {version}")?,
             None => writeln!(out, "  freshness not proven")?,
         }
+        if table.copied_commits > 0 {
+            writeln!(out, "  the first {} commits by what they say: they were cleaned", grouped(table.copied_commits))?;
+        }
         if table.retired_files > 0 {
             let (rows, files) = (grouped(table.retired_rows), grouped(table.retired_files));
             writeln!(out, "  {rows} rows in {files} files were past their time and are gone")?;

@@ -232,7 +232,7 @@ async fn watch(health: Health, part: Part, shutdown: Shutdown) -> anyhow::Result
     }
 }
 
-/// Trims the log, vacuums the archive, and measures the process, until the end.
+/// Trims the log, vacuums the archive and cleans its logs, and measures the process, until the end.
 async fn housekeeping(
     log: Arc<dyn Log>,
     archiver: archive::archiver::Archiver,
@@ -263,7 +263,8 @@ async fn housekeeping(
                 tracing::info!(event = "archive_retired", table, tenant = gone.tenant, since, rows);
             }
             let vacuumed = archiver.vacuum(clock.now() - VACUUM_AFTER).await;
-            tracing::info!(event = "housekeeping", ?trimmed, ?vacuumed);
+            let cleaned = archiver.clean().await;
+            tracing::info!(event = "housekeeping", ?trimmed, ?vacuumed, ?cleaned);
         }
         if !shutdown.sleep(WATCH_INTERVAL).await {
             return Ok(());
