@@ -116,6 +116,9 @@ pub fn start(
     }
     if runs(Role::Archive) {
         services.spawn_archive(core);
+        let (log, store, clock) = (core.log.clone(), core.store.clone(), core.clock.clone());
+        let heads = archive::heads::run(log, store, clock, services.shutdown(Stage::Rest));
+        services.spawn(Stage::Rest, "the heads of the archive", heads);
     }
     if runs(Role::Notify) {
         let sinks = sinks(&core.config)?;
@@ -199,6 +202,7 @@ pub fn sinks(config: &Config) -> anyhow::Result<Vec<Sink>> {
         let mut sink = Sink::new(&configured.name, configured.kind.as_str());
         sink.min_level = configured.min_level;
         sink.max_age = TimeDelta::from_std(configured.max_age).ok();
+        sink.archive_heads = configured.archive_heads;
         match &configured.kind {
             SinkKind::Webhook { url, signing_secret, allow_private_addresses } => {
                 let wrong = |what: &str| ConfigurationError(format!("sink {}: {what}", configured.name));
