@@ -55,6 +55,10 @@ pub enum Error {
     /// A file does not hold the rows that its commit says: it was altered, or the disk has. Restore it from a copy.
     #[error("{path} does not hold what its commit says: it is damaged or was altered")]
     Altered { path: String },
+    /// A copy of what commits say does not hold what they say, so they were not deleted: it was altered, or the disk has.
+    /// Put it aside, and it is made anew from the commits.
+    #[error("{path} does not hold what the commits say that it is a copy of: it is damaged or was altered")]
+    CopyDiffers { path: String },
     /// A merged file does not hold what the files did that it was made of: a defect of ours. It was not committed.
     #[error("{path} does not hold the rows of the files it was made of, and was not committed")]
     Unequal { path: String },

@@ -10,6 +10,7 @@ pub mod delta;
 pub mod erasure;
 mod error;
 mod file;
+pub mod heads;
 pub mod history;
 pub mod retention;
 mod rows;

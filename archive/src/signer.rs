@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
+use crate::delta::statement::sha256;
 use crate::file::hex;
 
 /// The private key, in the data folder.
@@ -107,6 +108,11 @@ impl PublicKey {
     /// As commits name it.
     pub fn to_hex(&self) -> String {
         hex(&self.0)
+    }
+
+    /// By which people know it again: `openssl pkey -pubin -in FILE -outform DER | sha256sum` says the same.
+    pub fn fingerprint(&self) -> String {
+        format!("sha256:{}", sha256(&[&PUBLIC_PREFIX[..], &self.0].concat()))
     }
 
     pub(crate) fn verifies(&self, text: &str, signature: &str) -> bool {

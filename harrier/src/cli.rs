@@ -315,9 +315,9 @@ pub struct Archive {
 pub enum ArchiveAction {
     /// Check every commit and file against what was signed, offline. Exits with 1 if anything is not as it was written.
     Verify {
-        /// A head that was kept elsewhere, as this command prints them: without one, an archive that was brought back to an older state
-        /// looks whole. Repeatable.
-        #[arg(long = "head", value_name = "HASH")]
+        /// A head that was kept elsewhere, as this command prints them, or a file of what a sink with `archive_heads` was
+        /// told: without one, an archive that was brought back to an older state looks whole. Repeatable.
+        #[arg(long = "head", value_name = "HASH|@FILE")]
         heads: Vec<String>,
         /// Keys that commits may be signed with. Without one the key that lies in the data folder, which proves little to
         /// others: whoever can alter the archive can replace it. Repeatable.

@@ -150,7 +150,8 @@ impl Worker {
             let answer = landed.answers.get(index).cloned().unwrap_or_else(lost);
             let ended = pick::settle(&mut draft, (self.sink, &self.name), flight, &answer, now);
             self.note(flight, &answer, ended, now);
-            delivered += usize::from(ended == Ended::Delivered);
+            // Heads are no alert: the brake does not count them.
+            delivered += usize::from(ended == Ended::Delivered && !matches!(flight.what, What::Heads(_)));
         }
         let changes = draft.finish();
         desk.commit(&mut outbox, changes, Vec::new()).await?;

@@ -15,6 +15,7 @@
 //! | `deliver` | a sink at work |
 //! | `sinks` | a file for each kind |
 //! | `body`, `digest` | what a receiver reads (pure) |
+//! | `heads` | the heads of the archive, once a day (pure) |
 //! | `incidents` | which incident a finding is told under (pure) |
 //! | `guard`, `signature` | what a webhook needs to be safe |
 
@@ -23,6 +24,7 @@ mod deliver;
 mod digest;
 mod entry;
 mod guard;
+mod heads;
 mod incidents;
 mod outbox;
 mod pick;

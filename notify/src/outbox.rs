@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use runtime::log::{Log, LogError, Output, StateChange, Store, To, Topic, Txn};
 use schemas::json::key_hash;
 use schemas::message::DeadLetter;
@@ -14,6 +14,7 @@ use schemas::tenant::Tenant;
 
 use crate::digest::{self, Digest};
 use crate::entry::{Entry, How};
+use crate::heads::DayHeads;
 use crate::incidents::{self, Incidents, Standing};
 
 /// More messages than this in [`STORM_WINDOW`] are a storm: a person reads no more, and a channel drops them.
@@ -35,6 +36,8 @@ const SWEEP_ROWS_MAX: usize = 5_000;
 pub(crate) struct Table {
     pub entries: BTreeMap<String, Entry>,
     pub digests: BTreeMap<String, Digest>,
+    /// Heads of the archive by day.
+    pub heads: BTreeMap<NaiveDate, DayHeads>,
     /// Entries that have something to tell.
     pub waiting: BTreeSet<String>,
     /// When the messages of the last [`STORM_WINDOW`] went out.
@@ -55,12 +58,17 @@ impl Table {
     }
 
     pub(crate) fn queue_length(&self) -> usize {
-        self.waiting.len() + self.digests.len()
+        self.waiting.len() + self.digests.len() + self.waiting_heads().count()
     }
 
     pub(crate) fn oldest_pending(&self) -> Option<DateTime<Utc>> {
         let entries = self.waiting.iter().filter_map(|id| self.entries.get(id)?.waiting.as_ref()).map(|w| w.since);
-        entries.chain(self.digests.values().map(|digest| digest.created)).min()
+        let heads = self.waiting_heads().map(|heads| heads.since);
+        entries.chain(self.digests.values().map(|digest| digest.created)).chain(heads).min()
+    }
+
+    pub(crate) fn waiting_heads(&self) -> impl Iterator<Item = &DayHeads> {
+        self.heads.values().filter(|heads| !heads.ended)
     }
 
     fn insert(&mut self, entry: Entry) {
@@ -108,13 +116,17 @@ pub(crate) struct Outbox {
     pub incidents: Incidents,
 }
 
-/// `<sink>/f/<finding>` and `<sink>/d/<digest>`: names of sinks hold no slash.
+/// `<sink>/f/<finding>`, `<sink>/d/<digest>` and `<sink>/h/<day>`: names of sinks hold no slash.
 fn entry_key(sink: &str, id: &str) -> Vec<u8> {
     format!("{sink}/f/{id}").into_bytes()
 }
 
 fn digest_key(sink: &str, id: &str) -> Vec<u8> {
     format!("{sink}/d/{id}").into_bytes()
+}
+
+fn heads_key(sink: &str, day: &str) -> Vec<u8> {
+    format!("{sink}/h/{day}").into_bytes()
 }
 
 impl Outbox {
@@ -141,6 +153,11 @@ impl Outbox {
                         table.insert_digest(digest);
                     }
                 }
+                for (key, value) in log.scan(Store::Outbox, partition, &heads_key(name, "")).await? {
+                    if let Some(heads) = decode::<DayHeads>(&key, &value) {
+                        table.heads.insert(heads.day(), DayHeads { partition, ..heads });
+                    }
+                }
             }
             for (key, value) in log.scan(Store::Incidents, partition, b"").await? {
                 if let Some(mut standing) = decode::<Standing>(&key, &value) {
@@ -164,6 +181,7 @@ impl Outbox {
             base: self,
             entries: BTreeMap::new(),
             digests: BTreeMap::new(),
+            heads: BTreeMap::new(),
             incidents: incidents::Draft::new(&self.incidents),
             outputs: Vec::new(),
         }
@@ -186,6 +204,13 @@ impl Outbox {
                     table.digests.remove(&id);
                 }
             }
+        }
+        for ((sink, day), change) in changes.heads {
+            let Some(table) = self.tables.get_mut(sink) else { continue };
+            match change {
+                (_, Some(heads)) => table.heads.insert(day, heads),
+                (_, None) => table.heads.remove(&day),
+            };
         }
         self.incidents.apply(changes.incidents);
     }
@@ -218,6 +243,7 @@ fn decode<T: serde::de::DeserializeOwned>(key: &[u8], value: &[u8]) -> Option<T>
 pub(crate) struct Changes {
     entries: BTreeMap<(usize, String), (u32, Option<Entry>)>,
     digests: BTreeMap<(usize, String), (u32, Option<Digest>)>,
+    heads: BTreeMap<(usize, NaiveDate), (u32, Option<DayHeads>)>,
     incidents: incidents::Changes,
     outputs: Vec<Output>,
 }
@@ -236,11 +262,18 @@ impl Changes {
             let value = digest.as_ref().and_then(|digest| serde_json::to_vec(digest).ok());
             state.push(StateChange { store: Store::Outbox, partition: *partition, key: digest_key(name, id), value });
         }
+        for ((sink, day), (partition, heads)) in &self.heads {
+            let Some(name) = names.get(*sink) else { continue };
+            let value = heads.as_ref().and_then(|heads| serde_json::to_vec(heads).ok());
+            let key = heads_key(name, &day.to_string());
+            state.push(StateChange { store: Store::Outbox, partition: *partition, key, value });
+        }
         Txn { outputs: std::mem::take(&mut self.outputs), state, ..Txn::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.digests.is_empty() && self.incidents.is_empty() && self.outputs.is_empty()
+        let rows_are_empty = self.entries.is_empty() && self.digests.is_empty() && self.heads.is_empty();
+        rows_are_empty && self.incidents.is_empty() && self.outputs.is_empty()
     }
 }
 
@@ -249,6 +282,7 @@ pub(crate) struct Draft<'a> {
     base: &'a Outbox,
     entries: BTreeMap<(usize, String), (u32, Option<Entry>)>,
     digests: BTreeMap<(usize, String), (u32, Option<Digest>)>,
+    heads: BTreeMap<(usize, NaiveDate), (u32, Option<DayHeads>)>,
     pub incidents: incidents::Draft<'a>,
     outputs: Vec<Output>,
 }
@@ -258,6 +292,7 @@ impl Draft<'_> {
         Changes {
             entries: self.entries,
             digests: self.digests,
+            heads: self.heads,
             incidents: self.incidents.changes,
             outputs: self.outputs,
         }
@@ -287,6 +322,36 @@ impl Draft<'_> {
 
     pub(crate) fn remove_digest(&mut self, sink: usize, digest: &Digest) {
         self.digests.insert((sink, digest.id.clone()), (digest.partition, None));
+    }
+
+    /// The newest heads that the sink has a row of, as this step leaves them.
+    pub(crate) fn newest_heads(&self, sink: usize) -> Option<&DayHeads> {
+        let drafted = self.heads.iter().filter(|((of, _), _)| *of == sink).filter_map(|(_, (_, heads))| heads.as_ref());
+        let base = self.base.tables.get(sink).and_then(|table| table.heads.values().next_back());
+        drafted.chain(base).max_by_key(|heads| heads.day())
+    }
+
+    pub(crate) fn heads(&self, sink: usize, day: NaiveDate) -> Option<&DayHeads> {
+        match self.heads.get(&(sink, day)) {
+            Some((_, heads)) => heads.as_ref(),
+            None => self.base.tables.get(sink)?.heads.get(&day),
+        }
+    }
+
+    pub(crate) fn put_heads(&mut self, sink: usize, heads: DayHeads) {
+        self.heads.insert((sink, heads.day()), (heads.partition, Some(heads)));
+    }
+
+    /// Removes the rows of days that need not be known any more.
+    pub(crate) fn forget_ended_heads(&mut self, sink: usize) {
+        let newest = self.newest_heads(sink).map(DayHeads::day);
+        let Some(table) = self.base.tables.get(sink) else { return };
+        for (&day, row) in &table.heads {
+            let has_ended = self.heads(sink, day).is_some_and(|heads| heads.ended);
+            if has_ended && Some(day) != newest {
+                self.heads.insert((sink, day), (row.partition, None));
+            }
+        }
     }
 
     /// Entries this step has changed and that still have something to tell.

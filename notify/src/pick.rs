@@ -8,14 +8,15 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use schemas::tenant::Tenant;
 
 use crate::body::{self, Context};
 use crate::digest::{Digest, FINDINGS_MAX};
 use crate::entry::{Attempt, Entry, Failure, How, Next};
+use crate::heads::DayHeads;
 use crate::outbox::{Draft, STORM_MESSAGES_MAX, STORM_WINDOW, Table};
-use crate::plan::{dead_letter, urgency};
+use crate::plan::{UNKNOWN_TENANT, dead_letter, urgency};
 use crate::sinks::Outgoing;
 
 /// One delivery under way.
@@ -31,6 +32,8 @@ pub(crate) struct Flight {
 pub(crate) enum What {
     Finding(Attempt),
     Digest(String),
+    /// The heads of the archive, of a day.
+    Heads(NaiveDate),
 }
 
 /// How a delivery ended, for the metrics.
@@ -72,6 +75,10 @@ pub(crate) fn pick(
         let stormed: Vec<&Entry> = candidates.iter().map(|(_, _, entry)| *entry).collect();
         collect(draft, sink, &stormed, now);
     }
+    // Last: they must not take the place of anything that was found.
+    let due = |heads: &&DayHeads| heads.due_at().is_some_and(|at| at <= now) && !in_flight.contains(&heads.id());
+    let left = room.limit.saturating_sub(flights.len());
+    flights.extend(table.heads.values().filter(due).take(left).map(|heads| begin_heads(draft, sink, heads)));
     flights
 }
 
@@ -131,6 +138,13 @@ fn begin_digest(draft: &mut Draft<'_>, sink: usize, digest: &Digest) -> Flight {
     Flight { outgoing: Outgoing { id: id.clone(), body: bytes }, what: What::Digest(id.clone()), key: id }
 }
 
+fn begin_heads(draft: &mut Draft<'_>, sink: usize, heads: &DayHeads) -> Flight {
+    let begun = DayHeads { sending: true, ..heads.clone() };
+    draft.put_heads(sink, begun);
+    let (id, body) = (heads.id(), heads.body());
+    Flight { outgoing: Outgoing { id: id.clone(), body }, what: What::Heads(heads.day()), key: id }
+}
+
 /// Puts what is due into digests, as many as it takes to name every finding.
 fn collect(draft: &mut Draft<'_>, sink: usize, stormed: &[&Entry], now: DateTime<Utc>) {
     let mut tenants: Vec<&Tenant> = stormed.iter().map(|entry| &entry.tenant).collect();
@@ -168,6 +182,7 @@ pub(crate) fn settle(
     match &flight.what {
         What::Finding(attempt) => settle_finding(draft, (sink, name), attempt, answer, now),
         What::Digest(id) => settle_digest(draft, (sink, name), id, answer, now),
+        What::Heads(day) => settle_heads(draft, (sink, name), *day, answer, now),
     }
 }
 
@@ -267,6 +282,36 @@ fn bury_digest(
     draft.remove_digest(sink, digest);
 }
 
+fn settle_heads(
+    draft: &mut Draft<'_>,
+    (sink, name): (usize, &str),
+    day: NaiveDate,
+    answer: &Result<(), Failure>,
+    now: DateTime<Utc>,
+) -> Ended {
+    let Some(mut heads) = draft.heads(sink, day).cloned() else { return Ended::Again };
+    heads.sending = false;
+    let next = answer.as_ref().err().map(|failure| heads.tries.failed(failure, &heads.id(), now));
+    let ended = match next {
+        None => Ended::Delivered,
+        Some(Next::Again) => Ended::Again,
+        Some(Next::Dead(reason)) => {
+            bury_heads(draft, name, &heads, reason, now);
+            Ended::Dead
+        }
+    };
+    heads.ended = ended != Ended::Again;
+    draft.put_heads(sink, heads);
+    draft.forget_ended_heads(sink);
+    ended
+}
+
+/// They speak of no tenant; a dead letter names one.
+fn bury_heads(draft: &mut Draft<'_>, name: &str, heads: &DayHeads, reason: String, now: DateTime<Utc>) {
+    let Ok(tenant) = UNKNOWN_TENANT.parse::<Tenant>() else { return };
+    draft.dead_letter(&dead_letter(tenant, &format!("sink:{name}"), heads.id(), reason, heads.body(), now));
+}
+
 /// Gives up what has waited longer than the schedule lasts at a sink that has been disabled: the tables are not to
 /// grow for as long as nobody looks.
 pub(crate) fn expire(
@@ -289,6 +334,11 @@ pub(crate) fn expire(
     }
     for digest in table.digests.values().filter(|digest| digest.created < before) {
         bury_digest(draft, (sink, name), digest, reason.to_owned(), now);
+        expired += 1;
+    }
+    for heads in table.waiting_heads().filter(|heads| heads.since < before) {
+        bury_heads(draft, name, heads, reason.to_owned(), now);
+        draft.put_heads(sink, DayHeads { ended: true, sending: false, ..heads.clone() });
         expired += 1;
     }
     expired

@@ -20,16 +20,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use runtime::log::Message;
 use schemas::finding::{Finding, Level, Status};
-use schemas::message::{DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX_BYTES, DeadLetter, FindingMessage, WholeBytes};
+use schemas::message::{
+    ArchiveHeads, DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX_BYTES, DeadLetter, FindingMessage, WholeBytes,
+};
 use schemas::tenant::Tenant;
 use sha2::{Digest as _, Sha256};
 
 use crate::entry::{Entry, How};
+use crate::heads::DayHeads;
 use crate::outbox::Draft;
 use crate::settings::Sink;
 
-/// The tenant that unreadable messages are filed under.
-const UNKNOWN_TENANT: &str = "unknown";
+/// The tenant that is named where none can be: of messages that cannot be read, and of what speaks of no tenant.
+pub(crate) const UNKNOWN_TENANT: &str = "unknown";
 
 /// Takes a batch in: messages of the findings topic, each with its partition. Returns when the
 /// newest heartbeat among them was sent.
@@ -44,6 +47,7 @@ pub(crate) fn take_batch(
     for (partition, message) in batch {
         match serde_json::from_slice::<FindingMessage>(&message.value) {
             Ok(FindingMessage::Finding(finding)) => findings.push((*partition, *finding)),
+            Ok(FindingMessage::ArchiveHeads(heads)) => offer_heads(draft, sinks, &heads, *partition, now),
             Ok(FindingMessage::Heartbeat(beat)) => heartbeat = heartbeat.max(Some(beat.sent)),
             Err(error) => reject(draft, *partition, message, &error, now),
         }
@@ -60,6 +64,16 @@ pub(crate) fn take_batch(
     let tenants: BTreeSet<&Tenant> = findings.iter().map(|(_, finding)| &finding.tenant).collect();
     tenants.into_iter().for_each(|tenant| draft.incidents.evict(tenant));
     heartbeat
+}
+
+/// The heads of a day, for the sinks that ask for them. Days that have ended and are not the newest are forgotten.
+fn offer_heads(draft: &mut Draft<'_>, sinks: &[Sink], heads: &ArchiveHeads, partition: u32, now: DateTime<Utc>) {
+    for (index, _) in sinks.iter().enumerate().filter(|(_, sink)| sink.archive_heads) {
+        if DayHeads::is_news(heads, draft.newest_heads(index)) {
+            draft.put_heads(index, DayHeads::new(heads, partition, now));
+            draft.forget_ended_heads(index);
+        }
+    }
 }
 
 /// One finding, one sink.

@@ -30,6 +30,8 @@ pub struct Sink {
     pub min_level: Level,
     /// Findings whose first event is older arrive as one digest.
     pub max_age: Option<TimeDelta>,
+    /// Whether it is told the heads of the archive.
+    pub archive_heads: bool,
     pub url: Option<Address>,
     /// Several while a key is being changed: every delivery is signed with each.
     pub signing_secrets: Vec<SigningSecret>,
@@ -47,6 +49,7 @@ impl Sink {
             kind: kind.to_owned(),
             min_level: Level::Medium,
             max_age: None,
+            archive_heads: false,
             url: None,
             signing_secrets: Vec::new(),
             path: None,

@@ -5,7 +5,7 @@
 //! | `records` | ingest, match | match, archive | (tenant, record id); marks, heartbeats and rule sets go to every partition |
 //! | `verdicts` | match | archive | the partition of `records` it speaks of |
 //! | `matches` | match | correlate | (tenant, rule or feature, shard) |
-//! | `findings` | correlate | archive, notify | (tenant, finding id) |
+//! | `findings` | correlate, archive (its heads) | archive, notify | (tenant, finding id) |
 //! | `coverage` | ingest | archive | tenant |
 //! | `dead_letters` | every stage | archive | tenant |
 
@@ -263,6 +263,29 @@ pub enum FindingMessage {
     /// The newest revision of a finding: an upsert by (tenant, id).
     Finding(Box<Finding>),
     Heartbeat(Heartbeat),
+    /// Once a day, for the sinks that keep them: it goes the way of findings, to the same reader.
+    ArchiveHeads(ArchiveHeads),
+}
+
+/// The newest commit of each table of the archive. Kept elsewhere they prove that nobody has brought it back to an older
+/// state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveHeads {
+    pub taken: DateTime<Utc>,
+    /// Fingerprint of the key that commits are signed with.
+    pub public_key: Option<String>,
+    pub heads: Vec<ArchiveHead>,
+}
+
+/// The newest commit of one table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveHead {
+    pub table: String,
+    pub version: u64,
+    /// How many there are, the oldest included.
+    pub commits: u64,
+    /// SHA-256 of what the commit says, which the next one names.
+    pub head: String,
 }
 
 /// What is known of one stretch of one feed: what the answers drawn from it rest on.

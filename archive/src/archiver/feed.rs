@@ -97,6 +97,8 @@ fn other(table: &'static Table, message: &Message, rows: &mut Rows, news: &mut N
         }
         Topic::Findings => match serde_json::from_slice(&message.value).ok()? {
             FindingMessage::Heartbeat(heartbeat) => news.heartbeat = Some(heartbeat.sent),
+            // What the archive says of itself is no row of it.
+            FindingMessage::ArchiveHeads(_) => {}
             FindingMessage::Finding(finding) if std::ptr::eq(table, &FINDING_REVISIONS) => {
                 rows.push(&table::finding_revision_row(&finding), bytes);
             }

@@ -27,7 +27,7 @@ use runtime::log::{Consumer, Input, Lease, Log, Topic, Txn};
 use runtime::shutdown::Shutdown;
 
 use crate::compactor::{Compactor, Plan};
-use crate::delta::{Add, Changes, DeltaTable, Outcome};
+use crate::delta::{Add, Changes, Cleaned, DeltaTable, Outcome};
 use crate::error::Error;
 use crate::file;
 use crate::retention::{Retention, Retired};
@@ -132,6 +132,15 @@ impl Archiver {
             gone += DeltaTable::open(self.store.clone(), table).await?.vacuum(before).await?;
         }
         Ok(gone)
+    }
+
+    /// Copies what old commits say, and deletes them from the logs of the tables.
+    pub async fn clean(&self) -> Result<Cleaned, Error> {
+        let mut cleaned = Cleaned::default();
+        for table in TABLES {
+            cleaned += DeltaTable::open(self.store.clone(), table).await?.clean(self.clock.now()).await?;
+        }
+        Ok(cleaned)
     }
 
     /// Holds the lease and works; returns when the lease is somebody else's or the end is asked for.

@@ -1,7 +1,8 @@
 //! The state of a table at one version, written down whole, so that nobody has to read the log from its beginning.
 //!
 //! A checkpoint is a Parquet file of actions, as the protocol has it. It is a copy: what counts are the commits. One that
-//! is damaged or half written is passed over, and the log is read from further back.
+//! is damaged or half written is passed over, and the log is read from further back; so commits are deleted only behind
+//! two of them ([`super::cleaning`]).
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -37,7 +38,7 @@ pub(crate) struct Hint {
     pub(crate) size: u64,
 }
 
-/// Where what is said of checkpoints lies, below the table's folder.
+/// Where what is said of checkpoints lies, and the copies of what commits say, below the table's folder.
 pub(crate) const PROOF_FOLDER: &str = "_proof";
 
 /// Writes the state of the snapshot, and then the hint that leads to it.
@@ -60,7 +61,7 @@ pub(super) async fn write(delta: &DeltaTable, now: DateTime<Utc>) -> Result<(), 
     };
     let proof = serde_json::to_vec(&statement::signed(&statement, delta.store())?)?;
     // First, because a checkpoint of which nothing is said would look like one that somebody has put there.
-    let said = Path::from_iter([delta.table().name, PROOF_FOLDER, &format!("{version:020}.checkpoint.json")]);
+    let said = delta.location(&statement_name(version));
     delta.store().objects().put(&said, PutPayload::from(proof)).await?;
     delta.store().objects().put(&file, PutPayload::from(bytes)).await?;
     delta.store().make_durable(vec![file]).await?;
@@ -69,20 +70,35 @@ pub(super) async fn write(delta: &DeltaTable, now: DateTime<Utc>) -> Result<(), 
     Ok(())
 }
 
-/// The state at the newest checkpoint that can be read, if there is one.
+/// The state at the newest checkpoint that the hint leads to, if it can be read.
 pub(super) async fn newest(delta: &DeltaTable) -> Result<Option<Snapshot>, Error> {
+    let Some(version) = hinted(delta).await? else { return Ok(None) };
+    read(delta, version).await
+}
+
+/// The version that the hint names.
+pub(super) async fn hinted(delta: &DeltaTable) -> Result<Option<u64>, Error> {
     let Some(bytes) = get(delta, HINT).await? else { return Ok(None) };
-    let Ok(hint) = serde_json::from_slice::<Hint>(&bytes) else { return Ok(None) };
-    let Some(bytes) = get(delta, &file_name(hint.version)).await? else { return Ok(None) };
-    let decoded = tokio::task::spawn_blocking(move || decode(bytes, hint.version)).await.map_err(|_| Error::Worker)?;
+    Ok(serde_json::from_slice::<Hint>(&bytes).ok().map(|hint| hint.version))
+}
+
+/// The state at a checkpoint, if it is there and can be read.
+pub(super) async fn read(delta: &DeltaTable, version: u64) -> Result<Option<Snapshot>, Error> {
+    let Some(bytes) = get(delta, &file_name(version)).await? else { return Ok(None) };
+    let decoded = tokio::task::spawn_blocking(move || decode(bytes, version)).await.map_err(|_| Error::Worker)?;
     if decoded.is_none() {
-        tracing::warn!(event = "archive_checkpoint_unreadable", table = delta.table().name, version = hint.version);
+        tracing::warn!(event = "archive_checkpoint_unreadable", table = delta.table().name, version);
     }
     let Some(mut snapshot) = decoded else { return Ok(None) };
     // The chain goes on from the commit itself, which a checkpoint does not hold.
-    let entry = delta.read_entry(hint.version).await?.ok_or(Error::damaged(delta.table().name, hint.version))?;
+    let entry = delta.read_entry(version).await?.ok_or(Error::damaged(delta.table().name, version))?;
     snapshot.head = statement::proof_of(&entry).map(|proof| statement::hash(&proof.statement));
     Ok(Some(snapshot))
+}
+
+/// Where what is said of a checkpoint lies, below the table's folder.
+pub(super) fn statement_name(version: u64) -> String {
+    format!("{PROOF_FOLDER}/{version:020}.checkpoint.json")
 }
 
 fn file_name(version: u64) -> String {

@@ -12,7 +12,8 @@
 //! Each commit says what it does in a signed statement that names the one before ([`statement`]).
 //!
 //! Every [`CHECKPOINT_COMMITS`] commits the state is written down whole ([`checkpoint`]): opening a table costs its
-//! files and the commits since, however long its history is.
+//! files and the commits since, however long its history is. Old commits are deleted once what they say is copied
+//! ([`cleaning`]).
 //!
 //! # Why our own
 //!
@@ -21,6 +22,7 @@
 
 mod action;
 mod checkpoint;
+mod cleaning;
 pub(crate) mod statement;
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,6 +38,8 @@ use action::{Action, Format, Metadata, Protocol, Remove, TxnAction};
 pub use action::{Add, FileStatistics};
 pub(crate) use action::{CONTENT_TAG, Proof, SHA256_TAG};
 pub(crate) use checkpoint::{Hint, PROOF_FOLDER};
+pub(crate) use cleaning::{CHECKPOINT_ENDING, COPY_ENDING, copy_name, version_of};
+pub use cleaning::{COPY_COMMITS, Cleaned};
 pub use statement::Erasure;
 use statement::{COMMIT_SCHEMA, CommitStatement, FileStatement, PositionStatement};
 
@@ -140,12 +144,14 @@ pub struct DeltaTable {
     store: Store,
     table: &'static Table,
     snapshot: Snapshot,
+    /// When the snapshot was the newest there was: as long after as commits stay, they follow one another from there.
+    seen: DateTime<Utc>,
 }
 
 impl DeltaTable {
     /// Opens a table at its newest version. A table that does not exist yet is empty; the first commit makes it.
     pub async fn open(store: Store, table: &'static Table) -> Result<DeltaTable, Error> {
-        let mut opened = DeltaTable { store, table, snapshot: Snapshot::default() };
+        let mut opened = DeltaTable { store, table, snapshot: Snapshot::default(), seen: Utc::now() };
         opened.refresh().await?;
         Ok(opened)
     }
@@ -168,23 +174,55 @@ impl DeltaTable {
         Path::from_iter([self.table.name].into_iter().chain(path.split('/')))
     }
 
+    /// Hash of the newest commit's statement: with a copy of it elsewhere nobody can bring the table back to an older state
+    /// unseen.
+    pub fn head(&self) -> Option<&str> {
+        self.snapshot.head.as_deref()
+    }
+
     /// Reads the commits since the snapshot.
     pub async fn refresh(&mut self) -> Result<(), Error> {
+        let now = Utc::now();
         if let Some(version) = self.snapshot.version {
-            return self.follow(version + 1, 1).await;
+            let followed = self.follow(version + 1, 1).await;
+            if !self.has_slept() || self.exists(&self.entry_path(version)).await? {
+                self.seen = if followed.is_ok() { now } else { self.seen };
+                return followed;
+            }
+            // The log was cleaned meanwhile, beyond where this snapshot stands.
+            self.snapshot = Snapshot::default();
         }
+        self.seen = now;
         if let Some(snapshot) = checkpoint::newest(self).await? {
-            let next = snapshot.version.map_or(0, |version| version + 1);
-            self.snapshot = snapshot;
-            return self.follow(next, LOG_READS_AT_ONCE).await;
+            return self.follow_from(snapshot).await;
         }
+        let followed = self.follow(0, LOG_READS_AT_ONCE).await;
+        if matches!(followed, Ok(()) if self.snapshot.version.is_some()) || !self.has_log().await? {
+            return followed;
+        }
+        // A log that was cleaned and has lost its hint; or one that was made this moment, or has lost its beginning: it is
+        // not an empty table.
+        for version in self.checkpoints().await? {
+            if let Some(snapshot) = checkpoint::read(self, version).await? {
+                return self.follow_from(snapshot).await;
+            }
+        }
+        followed?;
         self.follow(0, LOG_READS_AT_ONCE).await?;
-        if self.snapshot.version.is_none() && self.has_log().await? {
-            // The table was made this moment, or its log has lost its beginning: it is not an empty table.
-            self.follow(0, LOG_READS_AT_ONCE).await?;
-            self.snapshot.version.ok_or_else(|| Error::damaged(self.table.name, 0))?;
-        }
-        Ok(())
+        self.snapshot.version.map(drop).ok_or_else(|| Error::damaged(self.table.name, 0))
+    }
+
+    /// Goes on from the state at a checkpoint.
+    async fn follow_from(&mut self, snapshot: Snapshot) -> Result<(), Error> {
+        let next = snapshot.version.map_or(0, |version| version + 1);
+        self.snapshot = snapshot;
+        self.follow(next, LOG_READS_AT_ONCE).await
+    }
+
+    /// Whether the snapshot is so old that commits which followed on it may have been deleted: half of the time that they
+    /// stay, for clocks that do not agree.
+    fn has_slept(&self) -> bool {
+        Utc::now() - self.seen > cleaning::LOG_KEPT / 2
     }
 
     /// Reads entries from this version on, some at once, to the first that is not there.
@@ -240,7 +278,7 @@ impl DeltaTable {
             }
             let version = self.snapshot.version.map_or(0, |version| version + 1);
             let body = self.entry(version, &changes, now)?;
-            let path = self.entry_path(version);
+            let (path, seen) = (self.entry_path(version), Utc::now());
             let put = self.store.objects().put_opts(&path, PutPayload::from(body.clone()), Store::commit_options());
             let is_ours = match put.await {
                 Ok(_) => true,
@@ -254,7 +292,15 @@ impl DeltaTable {
                 self.refresh().await?;
                 continue;
             }
+            if self.has_slept() && self.is_copied(version).await? {
+                // The log was cleaned meanwhile, beyond this version: nobody reads what was put there.
+                self.store.objects().delete(&path).await?;
+                self.snapshot = Snapshot::default();
+                self.refresh().await?;
+                continue;
+            }
             self.store.make_durable(vec![path]).await?;
+            self.seen = self.seen.max(seen);
             apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
             if version > 0 && version.is_multiple_of(CHECKPOINT_COMMITS) {
                 self.write_checkpoint(now).await;
@@ -284,7 +330,9 @@ impl DeltaTable {
                 Some(&millis) => DateTime::from_timestamp_millis(millis).unwrap_or(entry.last_modified),
                 None => entry.last_modified,
             };
-            if path.ends_with(".parquet") && !self.snapshot.files.contains_key(&path) && since < before {
+            // Checkpoints are Parquet as well, and no commit names them.
+            let is_of_log = path.starts_with(LOG_FOLDER);
+            if path.ends_with(".parquet") && !is_of_log && !self.snapshot.files.contains_key(&path) && since < before {
                 doomed.push(entry.location);
             }
         }

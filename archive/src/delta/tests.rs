@@ -107,6 +107,20 @@ async fn vacuum_takes_what_left_the_table_long_ago_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn vacuum_leaves_checkpoints_however_old_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = open(&folder).await;
+    for next in 1..=CHECKPOINT_COMMITS + 1 {
+        let positions = vec![("p".into(), next - 1, next)];
+        writer.commit(Changes { positions, ..Changes::default() }, Utc::now()).await.unwrap();
+    }
+    let checkpoint = folder.path().join(format!("evidence/_delta_log/{CHECKPOINT_COMMITS:020}.checkpoint.parquet"));
+    assert!(checkpoint.exists());
+    assert_eq!(writer.vacuum(Utc::now() + TimeDelta::days(9)).await.unwrap(), 0);
+    assert!(checkpoint.exists());
+}
+
+#[tokio::test]
 async fn who_came_second_commits_behind_the_first_unless_what_it_rests_on_has_changed() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = open(&folder).await;
@@ -166,4 +180,47 @@ async fn a_checkpoint_saves_reading_the_log_and_says_the_same() {
         std::fs::rename(folder.path().join(format!("kept-{version}")), entry(version)).unwrap();
     }
     assert_eq!(open(&folder).await.snapshot().files, written.files);
+}
+
+/// A table with a log that was cleaned while somebody slept who stands at `version`.
+async fn slept_through_a_cleaning(folder: &tempfile::TempDir, version: u64) -> DeltaTable {
+    let mut writer = open(folder).await;
+    let mut slept = None;
+    for next in 1..=COPY_COMMITS + 2 * CHECKPOINT_COMMITS + 1 {
+        // The first sleeper's own table: opened once, and then left alone.
+        if next == version + 2 {
+            slept = Some(open(folder).await);
+        }
+        writer.commit(changes(&format!("f{next}"), next - 1, next), Utc::now()).await.unwrap();
+    }
+    assert_eq!(writer.clean(Utc::now() + TimeDelta::days(8)).await.unwrap().deleted, COPY_COMMITS);
+    let mut slept = slept.unwrap();
+    assert_eq!(slept.snapshot().version, Some(version));
+    slept.seen = Utc::now() - TimeDelta::days(8);
+    slept
+}
+
+#[tokio::test]
+async fn who_slept_through_a_cleaning_reads_on_and_commits_nothing_where_nobody_would_find_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut slept = slept_through_a_cleaning(&folder, 41).await;
+    let entry = folder.path().join(format!("evidence/_delta_log/{:020}.json", 42));
+    // Its version is free again, and it is not taken.
+    assert_eq!(slept.commit(changes("late", 42, 43), Utc::now()).await.unwrap(), Outcome::Overtaken);
+    assert!(!entry.exists());
+    let newest = open(&folder).await;
+    assert_eq!(slept.snapshot().version, newest.snapshot().version);
+    assert!(!newest.snapshot().files.contains_key("late"));
+    // Only what rests on nothing that has changed goes on, behind all others.
+    let next = newest.snapshot().positions["p"];
+    assert_eq!(slept.commit(changes("on", next, next + 1), Utc::now()).await.unwrap(), Outcome::Committed);
+    assert_eq!(open(&folder).await.snapshot().version, newest.snapshot().version.map(|version| version + 1));
+}
+
+#[tokio::test]
+async fn a_reader_who_slept_through_a_cleaning_sees_what_is_there_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut slept = slept_through_a_cleaning(&folder, COPY_COMMITS - 3).await;
+    slept.refresh().await.unwrap();
+    assert_eq!(slept.snapshot().files, open(&folder).await.snapshot().files);
 }

@@ -18,6 +18,8 @@ use crate::table::Table;
 pub(super) struct Chain {
     pub(super) table: &'static Table,
     pub(super) commits: u64,
+    /// So many of them are in copies.
+    pub(super) copied: u64,
     pub(super) unproven: u64,
     /// Hash of the newest statement, and its version.
     pub(super) head: Option<String>,
@@ -35,7 +37,7 @@ pub(super) struct Chain {
     /// The first commit after the last one that is signed.
     unsigned_from: Option<u64>,
     /// The commit before is missing or cannot be read: the next has nothing to follow on.
-    is_broken: bool,
+    pub(super) is_broken: bool,
 }
 
 /// A file that a commit has added.
@@ -50,6 +52,7 @@ impl Chain {
         Chain {
             table,
             commits: 0,
+            copied: 0,
             unproven: 0,
             head: None,
             newest: None,
@@ -70,19 +73,18 @@ impl Chain {
 }
 
 impl Verifier {
-    /// Reads the commits in their order.
+    /// Reads the commits in their order: those that are copied, then those of the log.
     pub(super) async fn check_log(&self, chain: &mut Chain, listed: &Listed, report: &mut Report) -> Result<(), Error> {
-        let Some((&end, _)) = listed.commits.last_key_value() else { return Ok(()) };
-        for version in 0..=end {
+        self.check_copies(chain, listed, report).await?;
+        let mut next = chain.copied;
+        for &version in listed.commits.range(chain.copied..).map(|(version, _)| version) {
             let file = chain.file_name(version);
-            if !listed.commits.contains_key(&version) {
-                // Ten thousand missing ones are told as one.
-                if !chain.is_broken {
-                    report.add(Fault { file, kind: Kind::Missing });
-                }
-                chain.is_broken = true;
-                continue;
+            // Ten thousand missing ones are told as one.
+            if version != next && !chain.is_broken {
+                report.add(Fault { file: chain.file_name(next), kind: Kind::Missing });
             }
+            chain.is_broken |= version != next;
+            next = version.saturating_add(1);
             let entry = self.store.objects().get(&Path::from(file.as_str())).await?.bytes().await?;
             chain.commits += 1;
             let begins_proven = chain.newest.is_none() && version > 0 && chain.unproven == version;
@@ -97,7 +99,7 @@ impl Verifier {
             }
         }
         // What nobody signed, at the end or everywhere, nobody stands for.
-        if chain.newest.is_none() {
+        if chain.newest.is_none() && chain.commits > 0 {
             chain.unsigned_from = Some(0);
         }
         if let Some(version) = chain.unsigned_from {
@@ -118,21 +120,18 @@ impl Verifier {
         if kinds.is_empty() {
             kinds.extend(check_bytes(entry, &proof, &statement));
         }
-        kinds.extend(check_follows(chain, version, &statement));
-        let hash = hash(&proof.statement);
-        match proof.signature {
-            // All before it is in its hash.
-            Some(_) => chain.unsigned_from = None,
-            None => chain.unsigned_from = chain.unsigned_from.or(Some(version)),
-        }
-        chain.hashes.insert(hash.clone(), version);
-        (chain.head, chain.newest, chain.is_broken) = (Some(hash), Some(version), false);
-        kinds.extend(apply(chain, statement));
+        kinds.extend(take(chain, version, &proof, statement));
         kinds
     }
 
     /// Whether the statement is of this place, and signed by who may.
-    fn check_statement(&self, chain: &Chain, version: u64, proof: &Proof, statement: &CommitStatement) -> Vec<Kind> {
+    pub(super) fn check_statement(
+        &self,
+        chain: &Chain,
+        version: u64,
+        proof: &Proof,
+        statement: &CommitStatement,
+    ) -> Vec<Kind> {
         if let Some(signature) = &proof.signature
             && let Some(kind) = self.check_signature(&proof.statement, signature, statement.public_key.as_deref())
         {
@@ -149,14 +148,29 @@ impl Verifier {
     }
 }
 
-fn read(entry: &[u8]) -> Option<(Proof, CommitStatement)> {
+/// Takes the statement into the chain. Returns what does not go with those before it.
+pub(super) fn take(chain: &mut Chain, version: u64, proof: &Proof, statement: CommitStatement) -> Vec<Kind> {
+    let mut kinds = Vec::from_iter(check_follows(chain, version, &statement));
+    let hash = hash(&proof.statement);
+    match proof.signature {
+        // All before it is in its hash.
+        Some(_) => chain.unsigned_from = None,
+        None => chain.unsigned_from = chain.unsigned_from.or(Some(version)),
+    }
+    chain.hashes.insert(hash.clone(), version);
+    (chain.head, chain.newest, chain.is_broken) = (Some(hash), Some(version), false);
+    kinds.extend(apply(chain, statement));
+    kinds
+}
+
+pub(super) fn read(entry: &[u8]) -> Option<(Proof, CommitStatement)> {
     let proof = proof_of(entry)?;
     let statement = serde_json::from_str(&proof.statement).ok()?;
     Some((proof, statement))
 }
 
 /// Every byte of the commit against its statement.
-fn check_bytes(entry: &[u8], proof: &Proof, statement: &CommitStatement) -> Option<Kind> {
+pub(super) fn check_bytes(entry: &[u8], proof: &Proof, statement: &CommitStatement) -> Option<Kind> {
     let Ok(first) = first_line(statement, proof.clone()) else { return Some(Kind::Forged) };
     let end = entry.iter().position(|&byte| byte == b'\n').unwrap_or(entry.len());
     if entry[..end] != first[..] {

@@ -10,7 +10,7 @@ use ring::digest::{Context, SHA256};
 use super::chain::Chain;
 use super::{Fault, Kind, LEFTOVER_AGE_MAX, Report, Verifier};
 use crate::delta::statement::{CHECKPOINT_SCHEMA, CheckpointStatement, FileStatement};
-use crate::delta::{Hint, LOG_FOLDER, PROOF_FOLDER, Proof};
+use crate::delta::{CHECKPOINT_ENDING, COPY_COMMITS, COPY_ENDING, Hint, LOG_FOLDER, PROOF_FOLDER, Proof, version_of};
 use crate::error::Error;
 use crate::file::hex;
 use crate::store::Store;
@@ -20,7 +20,9 @@ use crate::table::Table;
 #[derive(Default)]
 pub(super) struct Listed {
     pub(super) commits: BTreeMap<u64, ObjectMeta>,
-    checkpoints: BTreeMap<u64, ObjectMeta>,
+    /// Copies of what commits say, by the first of them.
+    pub(super) copies: BTreeMap<u64, ObjectMeta>,
+    pub(super) checkpoints: BTreeMap<u64, ObjectMeta>,
     /// What is said of checkpoints.
     statements: BTreeMap<u64, ObjectMeta>,
     hint: Option<ObjectMeta>,
@@ -36,16 +38,15 @@ pub(super) async fn list(store: &Store, table: &Table) -> Result<Listed, Error> 
     while let Some(object) = objects.try_next().await? {
         let Some(parts) = object.location.prefix_match(&folder) else { continue };
         let path = parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
-        let version = |folder: &str, ending: &str| {
-            let digits = path.strip_prefix(folder)?.strip_prefix('/')?.strip_suffix(ending)?;
-            (digits.len() == 20).then(|| digits.parse::<u64>().ok()).flatten()
-        };
+        let version = |folder: &str, ending: &str| version_of(path.strip_prefix(folder)?.strip_prefix('/')?, ending);
         if let Some(version) = version(LOG_FOLDER, ".json") {
             listed.commits.insert(version, object);
-        } else if let Some(version) = version(LOG_FOLDER, ".checkpoint.parquet") {
+        } else if let Some(version) = version(LOG_FOLDER, CHECKPOINT_ENDING) {
             listed.checkpoints.insert(version, object);
         } else if let Some(version) = version(PROOF_FOLDER, ".checkpoint.json") {
             listed.statements.insert(version, object);
+        } else if let Some(first) = version(PROOF_FOLDER, COPY_ENDING).filter(|first| first % COPY_COMMITS == 0) {
+            listed.copies.insert(first, object);
         } else if path == format!("{LOG_FOLDER}/_last_checkpoint") {
             listed.hint = Some(object);
         } else {
@@ -179,7 +180,9 @@ impl Verifier {
             }
         }
         let newest = said.keys().next_back();
-        for &version in said.keys().filter(|version| !listed.checkpoints.contains_key(version)) {
+        // Of those whose commits were cleaned a crash leaves what is said of them.
+        let needed = said.keys().filter(|&&version| version >= chain.copied);
+        for &version in needed.filter(|version| !listed.checkpoints.contains_key(version)) {
             if Some(&version) != newest || hinted == Some(version) {
                 let file = format!("{}/{LOG_FOLDER}/{version:020}.checkpoint.parquet", chain.table.name);
                 report.add(Fault { file, kind: Kind::Missing });

@@ -4,10 +4,14 @@
 //! hash in the statement that added it; and every file that lies there against the list of those that should. What is
 //! wrong is named: the file, and where in it, as far as that can be known.
 //!
+//! What the oldest commits say lies in copies, and the commits themselves are gone: the copies and the log are read as one
+//! chain, in which nothing may be missing and nothing twice.
+//!
 //! What cannot be seen from the archive alone is that its newest commits were taken away together with all that they
 //! added: what is left is whole, only older. Whoever keeps the hash of a statement elsewhere (a *head*) can ask for it.
 
 mod chain;
+mod copies;
 mod fault;
 mod files;
 
@@ -56,6 +60,8 @@ pub struct Report {
 pub struct TableReport {
     pub name: &'static str,
     pub commits: u64,
+    /// So many of them, the oldest, in copies.
+    pub copied_commits: u64,
     pub files: u64,
     pub bytes: u64,
     /// Files that a crash has left: no commit names them, no reader sees them, and vacuum takes them.
@@ -132,6 +138,7 @@ impl Verifier {
         report.tables.push(TableReport {
             name: table.name,
             commits: chain.commits,
+            copied_commits: chain.copied,
             files,
             bytes,
             leftovers,

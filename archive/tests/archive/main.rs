@@ -21,6 +21,7 @@ macro_rules! on_each_store {
 }
 
 mod archiver;
+mod cleaning;
 mod compaction;
 mod erasure;
 mod hostile_sql;

@@ -1,6 +1,7 @@
 //! `harrier archive`: is it whole, make it compact, give a record back, take a person's data out.
 
 mod erase;
+mod heads;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ async fn verify(config: &Config, heads: &[String], public_keys: &[PathBuf]) -> a
     if public_keys.is_empty() {
         eprintln!("checked with the key beside the archive; give --public-key with a copy kept elsewhere");
     }
-    let heads = heads.iter().map(|head| head.trim().to_ascii_lowercase()).collect();
+    let heads = heads::given(heads)?;
     let report = Verifier { store, keys, heads, now: Utc::now() }.run().await?;
     print_report(&report, std::io::stdout().lock())?;
     Ok(if report.is_whole() { Outcome::Done } else { Outcome::Incomplete })
@@ -66,6 +67,9 @@ fn print_report(report: &Report, mut out: impl Write) -> std::io::Result<()> {
         match table.fresh_since {
             Some(version) => writeln!(out, "  freshness proven up to version {version}")?,
             None => writeln!(out, "  freshness not proven")?,
+        }
+        if table.copied_commits > 0 {
+            writeln!(out, "  the first {} commits by what they say: they were cleaned", grouped(table.copied_commits))?;
         }
         if table.retired_files > 0 {
             let (rows, files) = (grouped(table.retired_rows), grouped(table.retired_files));

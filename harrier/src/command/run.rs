@@ -116,6 +116,9 @@ pub fn start(
     }
     if runs(Role::Archive) {
         services.spawn_archive(core);
+        let (log, store, clock) = (core.log.clone(), core.store.clone(), core.clock.clone());
+        let heads = archive::heads::run(log, store, clock, services.shutdown(Stage::Rest));
+        services.spawn(Stage::Rest, "the heads of the archive", heads);
     }
     if runs(Role::Notify) {
         let sinks = sinks(&core.config)?;
@@ -199,6 +202,7 @@ pub fn sinks(config: &Config) -> anyhow::Result<Vec<Sink>> {
         let mut sink = Sink::new(&configured.name, configured.kind.as_str());
         sink.min_level = configured.min_level;
         sink.max_age = TimeDelta::from_std(configured.max_age).ok();
+        sink.archive_heads = configured.archive_heads;
         match &configured.kind {
             SinkKind::Webhook { url, signing_secret, allow_private_addresses } => {
                 let wrong = |what: &str| ConfigurationError(format!("sink {}: {what}", configured.name));
@@ -232,7 +236,7 @@ async fn watch(health: Health, part: Part, shutdown: Shutdown) -> anyhow::Result
     }
 }
 
-/// Trims the log, vacuums the archive, and measures the process, until the end.
+/// Trims the log, vacuums the archive and cleans its logs, and measures the process, until the end.
 async fn housekeeping(
     log: Arc<dyn Log>,
     archiver: archive::archiver::Archiver,
@@ -263,7 +267,8 @@ async fn housekeeping(
                 tracing::info!(event = "archive_retired", table, tenant = gone.tenant, since, rows);
             }
             let vacuumed = archiver.vacuum(clock.now() - VACUUM_AFTER).await;
-            tracing::info!(event = "housekeeping", ?trimmed, ?vacuumed);
+            let cleaned = archiver.clean().await;
+            tracing::info!(event = "housekeeping", ?trimmed, ?vacuumed, ?cleaned);
         }
         if !shutdown.sleep(WATCH_INTERVAL).await {
             return Ok(());

@@ -12,6 +12,7 @@ mod compose;
 mod door;
 mod erase;
 mod first_rule;
+mod heads;
 mod import;
 #[cfg(feature = "kafka")]
 mod kafka;

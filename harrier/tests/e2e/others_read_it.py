@@ -15,8 +15,14 @@ TABLES = ["events", "findings", "evidence"]
 
 
 def live_files(table: pathlib.Path) -> list[str]:
-    files = set()
-    for commit in sorted((table / "_delta_log").glob("*.json")):
+    """The newest checkpoint, and the commits since: those before it may be gone."""
+    log = table / "_delta_log"
+    files, begins = set(), -1
+    if (log / "_last_checkpoint").exists():
+        begins = json.loads((log / "_last_checkpoint").read_text())["version"]
+        rows = duckdb.sql(f"SELECT add.path FROM '{log}/{begins:020}.checkpoint.parquet' WHERE add IS NOT NULL")
+        files = {path for (path,) in rows.fetchall()}
+    for commit in sorted(commit for commit in log.glob("*.json") if int(commit.stem) > begins):
         for line in commit.read_text().splitlines():
             action = json.loads(line)
             if "add" in action:
@@ -31,6 +37,8 @@ def main() -> None:
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     for name in TABLES:
+        if not (archive / name).exists():
+            continue
         if engine == "deltalake":
             from deltalake import DeltaTable
 

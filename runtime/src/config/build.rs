@@ -337,9 +337,11 @@ impl Builder<'_> {
         let levels = Level::ALL.map(|level| (level.as_str(), level));
         let min_level = self.choice("min_level", written.min_level.clone(), &levels).unwrap_or(Level::Medium);
         let max_age = self.duration("max_age", written.max_age.clone(), &MAX_AGE).unwrap_or(MAX_AGE_DEFAULT);
+        let archive_heads = written.archive_heads.as_ref().is_some_and(|placed| placed.value);
         let kind = self.sink_kind(written);
         let name = name?;
-        Some(Named { name: name.clone(), offset, value: SinkConfig { name, kind: kind?, min_level, max_age } })
+        let value = SinkConfig { name: name.clone(), kind: kind?, min_level, max_age, archive_heads };
+        Some(Named { name, offset, value })
     }
 
     fn hold(&mut self, written: WrittenHold) -> Option<HoldConfig> {
@@ -355,11 +357,15 @@ impl Builder<'_> {
     }
 
     fn sink_kind(&mut self, written: WrittenSink) -> Option<SinkKind> {
-        /// The kinds with the keys of each, and those it cannot do without.
+        /// The kinds with the keys of each, and those it cannot do without. Who takes any message, `archive_heads` too.
         const KINDS: [(&str, &[&str], &[&str]); 3] = [
-            ("webhook", &["url_file", "signing_secret_file", "allow_private_addresses"], &["url_file"]),
-            ("file", &["path"], &["path"]),
-            ("stdout", &[], &[]),
+            (
+                "webhook",
+                &["url_file", "signing_secret_file", "allow_private_addresses", "archive_heads"],
+                &["url_file"],
+            ),
+            ("file", &["path", "archive_heads"], &["path"]),
+            ("stdout", &["archive_heads"], &[]),
         ];
         let kinds = KINDS.map(|kind| (kind.0, kind));
         let (kind, own_keys, needed) = self.choice("kind", written.kind, &kinds)?;

@@ -243,6 +243,8 @@ pub struct SinkConfig {
     pub min_level: Level,
     /// Older findings (by first event) arrive as one digest.
     pub max_age: Duration,
+    /// Whether it is told the heads of the archive, once a day.
+    pub archive_heads: bool,
 }
 
 /// Where a sink sends.

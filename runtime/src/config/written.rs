@@ -180,6 +180,7 @@ pub(super) struct WrittenSink {
     pub path: Text,
     pub min_level: Text,
     pub max_age: Text,
+    pub archive_heads: Option<Placed<bool>>,
 }
 
 /// Reads the file's text. `None` if it is not TOML: what a half-read file lacks would only be noise.
@@ -372,6 +373,7 @@ fn sink(mut section: Section<'_>, problems: &mut Problems) -> WrittenSink {
         path: section.text("path", problems),
         min_level: section.text("min_level", problems),
         max_age: section.text("max_age", problems),
+        archive_heads: section.boolean("archive_heads", problems),
     };
     let sink = WrittenSink { present: section.present.clone(), ..sink };
     section.end(problems);

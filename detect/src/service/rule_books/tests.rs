@@ -103,7 +103,7 @@ impl Bed {
             .iter()
             .filter_map(|message| match serde_json::from_slice(&message.value).unwrap() {
                 FindingMessage::Finding(finding) => Some(finding.rule.title),
-                FindingMessage::Heartbeat(_) => None,
+                FindingMessage::Heartbeat(_) | FindingMessage::ArchiveHeads(_) => None,
             })
             .collect();
         titles.sort();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use schemas::message::{ArchiveHead, ArchiveHeads};
+
 use super::*;
 
 /// A log that stops the world at one commit: before it takes effect, or after it has and before anybody hears of it.
@@ -212,4 +214,42 @@ async fn who_has_lost_the_lease_sends_no_more() {
     house.settled("soc").await;
     running.stop().await;
     assert_eq!(house.receiver.ids(), ["a_1_open", "b_1_open"]);
+}
+
+#[tokio::test]
+async fn heads_of_the_archive_outlive_a_receiver_that_is_down_and_a_restart_and_disturb_no_finding() {
+    let house = House::new().await;
+    let sink = Sink { archive_heads: true, ..house.webhook("soc") };
+    let tell = |day: i64, commits: u64| {
+        let head =
+            ArchiveHead { table: "events".into(), version: commits - 1, commits, head: format!("{commits:064x}") };
+        let taken = start() + TimeDelta::days(day);
+        let heads = ArchiveHeads { taken, public_key: None, heads: vec![head] };
+        let value = serde_json::to_vec(&FindingMessage::ArchiveHeads(heads)).unwrap();
+        let outputs = vec![Output { topic: Topic::Findings, to: To::Partition(0), value }];
+        let log = house.log.clone();
+        async move { log.commit(Txn { outputs, ..Txn::default() }).await.unwrap() }
+    };
+    house.receiver.answer([Answer::Status(503)]);
+    let running = house.run(vec![sink.clone()]);
+    tell(0, 1).await;
+    until(|| !house.receiver.received().is_empty()).await;
+    running.stop().await;
+    // The next day comes while nobody delivers; then both go out, and the day that is told again does not.
+    house.hand.advance(TimeDelta::days(1));
+    tell(1, 2).await;
+    house.publish([finding("a", 1)]).await;
+    let running = house.run(vec![sink.clone()]);
+    until(|| house.receiver.received().len() >= 4).await;
+    tell(1, 3).await;
+    house.taken_in().await;
+    house.settled("soc").await;
+    running.stop().await;
+    let mut ids = house.receiver.ids();
+    let first = ids.remove(0);
+    assert!(first.starts_with("heads_2026-11-22_"), "{first}");
+    ids.sort();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert!(ids.contains(&first) && ids.contains(&"a_1_open".to_owned()), "{ids:?}");
+    assert!(ids.iter().any(|id| id.starts_with("heads_2026-11-23_")), "{ids:?}");
 }
