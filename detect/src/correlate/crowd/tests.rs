@@ -15,7 +15,7 @@ const MINUTE: i64 = 60;
 
 /// How many stories are played; more where `PROPTEST_CASES` says so.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(40)
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(25)
 }
 
 /// What happens after a batch: nothing, a restart, or that everything before this minute is forgotten.
