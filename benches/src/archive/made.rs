@@ -11,8 +11,10 @@ use archive::Store;
 use archive::archiver::{Archiver, Settings};
 use archive::compactor::{Compactor, Plan};
 use archive::delta::DeltaTable;
-use archive::signer::Signer;
+use archive::signer::{PUBLIC_KEY_FILE, PublicKey, Signer};
 use archive::table::{EVENTS, TABLES};
+use archive::verify::Verifier;
+use chrono::{DateTime, Utc};
 use runtime::clock::Clock;
 use runtime::log::embedded::Embedded;
 use runtime::log::{Consumer, Input, Log, Output, To, Topic, Txn};
@@ -107,7 +109,7 @@ pub fn made(executor: &Runtime, folder: &Path, records: usize, users: u32, seed:
         }
         made.archive_seconds += executor.block_on(drained(log.clone(), folder))?;
         // What is archived goes, or the log would take more of the disk than all that is measured.
-        executor.block_on(log.trim(chrono::DateTime::<chrono::Utc>::MAX_UTC))?;
+        executor.block_on(log.trim(DateTime::<Utc>::MAX_UTC))?;
     }
     json.finish()?.sync_all()?;
     made.zstd_bytes = std::fs::metadata(folder.join(JSON_FILE))?.len();
@@ -169,6 +171,16 @@ async fn compacted(folder: &Path) -> anyhow::Result<f64> {
         anyhow::ensure!(done.failures == 0, "{}: {} partitions were not compacted", table.name, done.failures);
     }
     Ok(started.elapsed().as_secs_f64())
+}
+
+/// How long it takes to hold every byte of the archive to what was signed: seconds, and bytes of the files.
+pub async fn verified(folder: &Path) -> anyhow::Result<(f64, u64)> {
+    let keys = vec![PublicKey::read(&folder.join(PUBLIC_KEY_FILE))?];
+    let verifier = Verifier { store: store(folder)?, keys, heads: Vec::new(), now: Utc::now() };
+    let started = Instant::now();
+    let report = verifier.run().await?;
+    anyhow::ensure!(report.is_whole(), "the archive is not whole: {:?}", report.faults);
+    Ok((started.elapsed().as_secs_f64(), report.tables.iter().map(|table| table.bytes).sum()))
 }
 
 /// Files and bytes of one table, or of all.

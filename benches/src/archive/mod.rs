@@ -56,6 +56,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let made = made::made(&executor, folder, arguments.records, arguments.users, arguments.seed)?;
     report_size(&made);
+    let (seconds, bytes) = executor.block_on(made::verified(folder))?;
+    let per_gib = seconds * f64::from(1 << 30) / bytes as f64;
+    println!("verified in {seconds:.1} s, {bytes} bytes of files: {per_gib:.1} s per GiB\n");
     let questions = executor.block_on(asked::questions(folder))?;
     let files = executor.block_on(made::live_files(folder))?;
     let mut ours = BTreeMap::new();
