@@ -87,12 +87,13 @@ pub fn body(finding: &Finding, context: &Context<'_>) -> Vec<u8> {
     bytes
 }
 
+/// What every sink is told, whatever it is about.
 #[derive(Serialize)]
-struct Message<'a> {
+pub(crate) struct Message<T> {
     #[serde(rename = "type")]
-    kind: &'static str,
-    timestamp: DateTime<Utc>,
-    data: Data<'a>,
+    pub kind: &'static str,
+    pub timestamp: DateTime<Utc>,
+    pub data: T,
 }
 
 #[derive(Serialize)]

@@ -11,7 +11,7 @@ use schemas::json::key_id;
 use schemas::tenant::Tenant;
 use serde::{Deserialize, Serialize};
 
-use crate::body::{self, to_line};
+use crate::body::{self, Message, to_line};
 use crate::entry::{How, Tries};
 
 /// The schema name that every digest carries.
@@ -106,13 +106,6 @@ impl Digest {
 
     /// The body, on one line.
     pub(crate) fn body(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Message<'a> {
-            #[serde(rename = "type")]
-            kind: &'static str,
-            timestamp: DateTime<Utc>,
-            data: Data<'a>,
-        }
         #[derive(Serialize)]
         struct Data<'a> {
             schema: &'static str,

@@ -14,7 +14,7 @@ use schemas::json::key_id;
 use schemas::message::{ArchiveHead, ArchiveHeads};
 use serde::{Deserialize, Serialize};
 
-use crate::body::to_line;
+use crate::body::{Message, to_line};
 use crate::entry::Tries;
 
 /// The schema name that every message of heads carries.
@@ -64,21 +64,16 @@ impl DayHeads {
         }
     }
 
-    /// Whether a row is to be made of these: of a later day than the newest, and not the same heads.
-    pub(crate) fn is_news(heads: &ArchiveHeads, newest: Option<&DayHeads>) -> bool {
+    /// Whether a row is to be made of these: of a later day than the newest, and not the same heads. A newest one that is
+    /// still to come was told by a clock that was ahead, and silences nobody until then.
+    pub(crate) fn is_news(heads: &ArchiveHeads, newest: Option<&DayHeads>, today: NaiveDate) -> bool {
+        let newest = newest.filter(|newest| newest.day() <= today);
         let is_new = |newest: &DayHeads| heads.taken.date_naive() > newest.day() && heads.heads != newest.heads.heads;
         !heads.heads.is_empty() && newest.is_none_or(is_new)
     }
 
     /// The body, on one line.
     pub(crate) fn body(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Message<'a> {
-            #[serde(rename = "type")]
-            kind: &'static str,
-            timestamp: DateTime<Utc>,
-            data: Data<'a>,
-        }
         #[derive(Serialize)]
         struct Data<'a> {
             schema: &'static str,

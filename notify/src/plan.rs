@@ -69,7 +69,7 @@ pub(crate) fn take_batch(
 /// The heads of a day, for the sinks that ask for them. Days that have ended and are not the newest are forgotten.
 fn offer_heads(draft: &mut Draft<'_>, sinks: &[Sink], heads: &ArchiveHeads, partition: u32, now: DateTime<Utc>) {
     for (index, _) in sinks.iter().enumerate().filter(|(_, sink)| sink.archive_heads) {
-        if DayHeads::is_news(heads, draft.newest_heads(index)) {
+        if DayHeads::is_news(heads, draft.newest_heads(index), now.date_naive()) {
             draft.put_heads(index, DayHeads::new(heads, partition, now));
             draft.forget_ended_heads(index);
         }

@@ -11,7 +11,7 @@
 //! timespan from both ends of its episode: every window that holds it lies inside the episode, and is decided. So of a
 //! deep member that is neither among the first ids nor where a shown value first appears, only its moment, its id and its
 //! weight will ever be asked for again. In place of [`Member`] with its texts these are three numbers in the bucket of
-//! the moment: with what the episode's summary has of the id about 80 bytes instead of 500.
+//! the moment: with what the episode's summary has of the id about 80 bytes by their sizes, instead of 500.
 //!
 //! Conditions that more members can make false need each member, and so do sequences that share a value, travel and
 //! correlations of correlations: their groups have [`GROUP_MEMBERS_MAX`](super::GROUP_MEMBERS_MAX) and no crowd.

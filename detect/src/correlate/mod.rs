@@ -44,7 +44,6 @@ mod temporal;
 mod temporal_ordered;
 #[cfg(test)]
 mod tests;
-
 mod travel;
 mod triggers;
 mod value_count;

@@ -8,7 +8,7 @@ use schemas::Event;
 
 use super::{Bucket, Known, Places, Probe};
 
-/// Every so many records one is measured: it costs as much as a hundred others.
+/// Every so many records one is measured: it is asked for all there is, where others are asked for what may be.
 pub(super) const EVERY: usize = if cfg!(test) { 1 } else { 32 };
 
 /// So many are measured. A text that one in a hundred records has was seen then, nearly always.

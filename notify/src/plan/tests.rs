@@ -126,11 +126,12 @@ fn heads(day: i64, commits: u64) -> ArchiveHeads {
     ArchiveHeads { taken: start() + chrono::TimeDelta::days(day), public_key: None, heads: vec![head] }
 }
 
-/// Offers them, and returns the days of which there is a row.
-fn offered(outbox: &mut Outbox, sink: &Sink, heads: ArchiveHeads) -> Vec<String> {
+/// Offers them on a day, and returns the days of which there is a row.
+fn offered(outbox: &mut Outbox, sink: &Sink, today: i64, heads: ArchiveHeads) -> Vec<String> {
+    let now = start() + chrono::TimeDelta::days(today);
     let value = serde_json::to_vec(&FindingMessage::ArchiveHeads(heads)).unwrap();
     let mut draft = outbox.draft();
-    take_batch(&mut draft, std::slice::from_ref(sink), &[(0, Message { offset: 0, value })], start());
+    take_batch(&mut draft, std::slice::from_ref(sink), &[(0, Message { offset: 0, value })], now);
     let changes = draft.finish();
     outbox.apply(changes);
     outbox.tables[0].heads.keys().map(ToString::to_string).collect()
@@ -140,21 +141,30 @@ fn offered(outbox: &mut Outbox, sink: &Sink, heads: ArchiveHeads) -> Vec<String>
 fn heads_are_told_once_a_day_when_they_are_others_to_sinks_that_ask() {
     let mut outbox = Outbox::new(vec!["soc".into()]);
     let mut sink = Sink::new("soc", "stdout");
-    assert!(offered(&mut outbox, &sink, heads(0, 1)).is_empty(), "nobody has asked");
+    assert!(offered(&mut outbox, &sink, 0, heads(0, 1)).is_empty(), "nobody has asked");
     sink.archive_heads = true;
-    assert_eq!(offered(&mut outbox, &sink, heads(0, 1)), ["2026-11-22"]);
-    assert_eq!(offered(&mut outbox, &sink, heads(0, 2)), ["2026-11-22"], "the day is told");
-    assert_eq!(offered(&mut outbox, &sink, heads(1, 1)), ["2026-11-22"], "nothing has changed");
+    assert_eq!(offered(&mut outbox, &sink, 0, heads(0, 1)), ["2026-11-22"]);
+    assert_eq!(offered(&mut outbox, &sink, 0, heads(0, 2)), ["2026-11-22"], "the day is told");
+    assert_eq!(offered(&mut outbox, &sink, 1, heads(1, 1)), ["2026-11-22"], "nothing has changed");
     // One that waits stays when the next day comes, and one that has ended is known by the newest alone.
-    assert_eq!(offered(&mut outbox, &sink, heads(2, 3)), ["2026-11-22", "2026-11-24"]);
+    assert_eq!(offered(&mut outbox, &sink, 2, heads(2, 3)), ["2026-11-22", "2026-11-24"]);
     outbox.tables[0].heads.values_mut().for_each(|heads| heads.ended = true);
-    assert_eq!(offered(&mut outbox, &sink, heads(3, 4)), ["2026-11-25"]);
-    assert_eq!(offered(&mut outbox, &sink, heads(1, 9)), ["2026-11-25"], "a day that is past");
+    assert_eq!(offered(&mut outbox, &sink, 3, heads(3, 4)), ["2026-11-25"]);
+    assert_eq!(offered(&mut outbox, &sink, 3, heads(1, 9)), ["2026-11-25"], "a day that is past");
     assert_eq!(outbox.tables[0].queue_length(), 1);
     let empty = ArchiveHeads { heads: Vec::new(), ..heads(9, 1) };
-    assert_eq!(offered(&mut outbox, &sink, empty), ["2026-11-25"]);
+    assert_eq!(offered(&mut outbox, &sink, 9, empty), ["2026-11-25"]);
     let row = outbox.tables[0].heads.values().next().unwrap();
     let body: serde_json::Value = serde_json::from_slice(&row.body()).unwrap();
     assert_eq!((body["type"].as_str(), body["data"]["id"].as_str()), (Some("archive.heads"), Some(row.id().as_str())));
     assert_eq!(body["data"]["heads"][0]["head"], format!("{:064x}", 4));
+}
+
+#[test]
+fn a_clock_that_was_ahead_once_does_not_silence_the_days_until_then() {
+    let mut outbox = Outbox::new(vec!["soc".into()]);
+    let sink = Sink { archive_heads: true, ..Sink::new("soc", "stdout") };
+    assert_eq!(offered(&mut outbox, &sink, 30, heads(30, 1)), ["2026-12-22"]);
+    assert_eq!(offered(&mut outbox, &sink, 1, heads(1, 2)), ["2026-11-23", "2026-12-22"]);
+    assert_eq!(offered(&mut outbox, &sink, 2, heads(2, 3)), ["2026-11-23", "2026-11-24", "2026-12-22"]);
 }
