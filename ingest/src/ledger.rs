@@ -7,13 +7,15 @@
 //!
 //! Finished rows are removed once their blob became available more than [`ROW_DAYS_KEPT`] days ago: no listing reaches
 //! back further than seven days, so such a blob cannot be listed again. Should it be all the same, its records come
-//! twice, and admit removes the second ones.
+//! twice, and admit removes the second ones. What the ledger forgets the archive keeps: whoever writes a final row says so
+//! on the topic of coverage too ([`BlobRow::told`]), in the same transaction.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use runtime::log::{Log, LogError, StateChange, StateRow, Store, partition_of};
+use runtime::log::{Log, LogError, Output, StateChange, StateRow, Store, To, Topic, partition_of};
 use schemas::json::key_hash;
+use schemas::message::{Blob, BlobEnd};
 use schemas::tenant::Tenant;
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +113,42 @@ impl BlobState {
     /// Whether nothing more is to be done.
     pub fn is_final(&self) -> bool {
         matches!(self, BlobState::Committed { .. } | BlobState::Gone { .. } | BlobState::Expired { .. })
+    }
+}
+
+/// Who brought a blob, and what records call it.
+#[derive(Clone, Copy, Debug)]
+pub struct BlobName<'a> {
+    pub tenant: &'a Tenant,
+    pub source: &'a str,
+    pub content_type: &'a str,
+    pub blob_id: &'a str,
+}
+
+impl BlobRow {
+    /// What the archive is told of a blob that is finished; nothing of others.
+    pub fn told(&self, name: BlobName<'_>) -> Option<Output> {
+        let (finished, end) = match &self.state {
+            BlobState::Listed | BlobState::Retrying(_) => return None,
+            BlobState::Committed { records, rejected, bytes, sha256, at, .. } => {
+                let (records, rejected, bytes) = (*records, *rejected, *bytes);
+                (*at, BlobEnd::Taken { records, rejected, bytes, sha256: sha256.clone() })
+            }
+            BlobState::Gone { reason, at } => (*at, BlobEnd::Gone { reason: reason.clone() }),
+            BlobState::Expired { at } => (*at, BlobEnd::Expired),
+        };
+        let blob = Blob {
+            tenant: name.tenant.clone(),
+            source: name.source.to_owned(),
+            content_type: name.content_type.to_owned(),
+            blob_id: name.blob_id.to_owned(),
+            created: self.created,
+            finished,
+            end,
+        };
+        // A struct of strings, numbers and times always serialises.
+        let value = serde_json::to_vec(&blob).unwrap_or_default();
+        Some(Output { topic: Topic::Coverage, to: To::Key(key_hash(&[name.tenant.as_str()])), value })
     }
 }
 

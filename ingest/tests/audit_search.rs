@@ -19,7 +19,7 @@ use runtime::metrics::Metrics;
 use runtime::shutdown;
 use schemas::Event;
 use schemas::envelope::{Envelope, Received};
-use schemas::message::{Coverage, CoverageState};
+use schemas::message::{Blob, BlobEnd, Coverage, CoverageMessage, CoverageState};
 use simulate::{Broken, FakeTenant, Options, Searching};
 
 struct Play {
@@ -91,8 +91,19 @@ impl Play {
         envelopes.iter().filter_map(received).collect()
     }
 
+    async fn told(&self) -> (Vec<Coverage>, Vec<Blob>) {
+        let (mut coverage, mut blobs) = (Vec::new(), Vec::new());
+        for value in self.all(Topic::Coverage).await {
+            match serde_json::from_slice(&value).unwrap() {
+                CoverageMessage::Coverage(row) => coverage.push(row),
+                CoverageMessage::Blob(blob) => blobs.push(blob),
+            }
+        }
+        (coverage, blobs)
+    }
+
     async fn coverage(&self) -> Vec<Coverage> {
-        self.all(Topic::Coverage).await.iter().map(|value| serde_json::from_slice(value).unwrap()).collect()
+        self.told().await.0
     }
 
     /// Id and content of every record in the log, as admit knows them, and those of the world.
@@ -126,6 +137,16 @@ async fn all_that_ever_happened_is_found_and_is_what_the_feed_would_have_brought
     assert_eq!((report.windows_missing, report.windows_cut, report.rejected), (0, 0, 0));
     assert!(play.coverage().await.iter().all(|row| row.state == CoverageState::Complete && row.feed == SOURCE));
     assert!(play.received().await.iter().all(|received| !received.origin.notify));
+    // Every search is told by the name that its records bear, with what they were.
+    let blobs = play.told().await.1;
+    assert_eq!(blobs.len() as u64, report.windows_done);
+    let counts = blobs.iter().map(|blob| match &blob.end {
+        BlobEnd::Taken { records, sha256, .. } if sha256.len() == 64 => *records,
+        end => panic!("{}: {end:?}", blob.blob_id),
+    });
+    assert_eq!(counts.sum::<u64>(), report.records);
+    let named: BTreeSet<&str> = blobs.iter().map(|blob| blob.blob_id.as_str()).collect();
+    assert!(play.received().await.iter().any(|received| named.contains(received.origin.blob_id.as_str())));
 }
 
 #[tokio::test]

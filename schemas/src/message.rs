@@ -288,6 +288,60 @@ pub struct ArchiveHead {
     pub head: String,
 }
 
+/// What the topic of coverage carries. They are told apart by what they hold, because the first of them came before there
+/// was another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CoverageMessage {
+    Blob(Blob),
+    Coverage(Coverage),
+}
+
+/// What became of one content blob: in the same step as its last records, so that whoever has them can be asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    pub tenant: Tenant,
+    /// Which door it came through: `management_activity`, `audit_search`.
+    pub source: String,
+    pub content_type: String,
+    /// As records name it.
+    pub blob_id: String,
+    /// When it became available (UTC); of a search, the start of what was searched.
+    pub created: DateTime<Utc>,
+    /// When it was taken, or known to be lost.
+    pub finished: DateTime<Utc>,
+    pub end: BlobEnd,
+}
+
+/// How a blob ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum BlobEnd {
+    /// All of it is in the log.
+    Taken {
+        records: u64,
+        /// Elements that were no records: in the dead letters.
+        rejected: u64,
+        bytes: u64,
+        /// Of the body as received, in hex.
+        sha256: String,
+    },
+    /// The service does not have it.
+    Gone { reason: String },
+    /// It could not be fetched within its seven days.
+    Expired,
+}
+
+impl BlobEnd {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            BlobEnd::Taken { .. } => "taken",
+            BlobEnd::Gone { .. } => "gone",
+            BlobEnd::Expired => "expired",
+        }
+    }
+}
+
 /// What is known of one stretch of one feed: what the answers drawn from it rest on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {

@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 use runtime::log::{Log, Message, ReadLimit, Topic};
 use schemas::envelope::{Envelope, Received};
-use schemas::message::{Coverage, DeadLetter, FindingMessage, Verdict, Verdicts};
+use schemas::message::{CoverageMessage, DeadLetter, FindingMessage, Verdict, Verdicts};
 use schemas::{Event, Finding};
 
 use super::Source;
 use crate::error::Error;
 use crate::rows::Rows;
-use crate::table::{self, FINDING_REVISIONS, Table};
+use crate::table::{self, BLOBS, COVERAGE, FINDING_REVISIONS, Table};
 
 /// About what a row takes that does not hold the record.
 const DERIVED_ROW_BYTES: usize = 512;
@@ -87,10 +87,14 @@ fn verdicts(partition: u32, message: &Message) -> Result<Verdicts, Error> {
 fn other(table: &'static Table, message: &Message, rows: &mut Rows, news: &mut News) -> Option<()> {
     let bytes = message.value.len();
     match table.topic {
-        Topic::Coverage => {
-            let coverage: Coverage = serde_json::from_slice(&message.value).ok()?;
-            rows.push(&table::coverage_row(&coverage), bytes);
-        }
+        Topic::Coverage => match serde_json::from_slice(&message.value).ok()? {
+            CoverageMessage::Blob(blob) if std::ptr::eq(table, &BLOBS) => rows.push(&table::blob_row(&blob), bytes),
+            CoverageMessage::Coverage(coverage) if std::ptr::eq(table, &COVERAGE) => {
+                rows.push(&table::coverage_row(&coverage), bytes);
+            }
+            // The other table's.
+            CoverageMessage::Blob(_) | CoverageMessage::Coverage(_) => {}
+        },
         Topic::DeadLetters => {
             let letter: DeadLetter = serde_json::from_slice(&message.value).ok()?;
             rows.push(&table::dead_letter_row(&letter), bytes);

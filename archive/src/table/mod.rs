@@ -3,6 +3,7 @@
 //! A table is a list of documented columns, the topic its rows come from, and how it is partitioned. The list drives
 //! the Parquet and Delta schemas, SQL, `DESCRIBE`, and the archiver.
 
+mod blobs;
 mod coverage;
 mod dead_letters;
 mod events;
@@ -22,6 +23,7 @@ use serde_json::json;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+pub use blobs::BLOBS;
 pub use coverage::COVERAGE;
 pub use dead_letters::DEAD_LETTERS;
 pub use events::EVENTS;
@@ -31,6 +33,7 @@ pub use findings::FINDINGS;
 pub use mail_items::MAIL_ITEMS;
 pub use sign_ins::SIGN_INS;
 
+pub(crate) use blobs::row as blob_row;
 pub(crate) use coverage::row as coverage_row;
 pub(crate) use dead_letters::row as dead_letter_row;
 pub(crate) use evidence::row as evidence_row;
@@ -39,7 +42,7 @@ pub(crate) use findings::{FINDING_COLUMN, row as finding_row};
 
 /// Every table, in the order in which they are shown.
 pub static TABLES: &[&Table] =
-    &[&EVENTS, &MAIL_ITEMS, &SIGN_INS, &FINDINGS, &FINDING_REVISIONS, &EVIDENCE, &COVERAGE, &DEAD_LETTERS];
+    &[&EVENTS, &MAIL_ITEMS, &SIGN_INS, &FINDINGS, &FINDING_REVISIONS, &EVIDENCE, &COVERAGE, &BLOBS, &DEAD_LETTERS];
 
 /// One table.
 #[derive(Debug)]

@@ -74,6 +74,7 @@ fn ten_kills_lose_nothing_double_nothing_and_change_no_finding() {
         let served = tenant.fake.served();
         served.blobs_fetched_once == served.blobs_total
             && harrier.number("SELECT count(*) FROM events") >= world.records.len() as u64
+            && harrier.number("SELECT count(*) FROM blobs WHERE state = 'taken'") >= served.blobs_total
     };
     let settled = until(SETTLE_TIME_MAX, all);
     println!("{:?}: all is there: {settled}; {:?}", started.elapsed(), tenant.fake.served());
@@ -91,6 +92,12 @@ fn ten_kills_lose_nothing_double_nothing_and_change_no_finding() {
     }
     assert!(missing.is_empty(), "{} records are missing: {:?}", missing.len(), missing.keys());
     assert_eq!(harrier.number("SELECT count(*) FROM dead_letters"), 0);
+    // Every blob is there once, and no record is of another.
+    let blobs = tenant.fake.served().blobs_total;
+    assert_eq!(harrier.number("SELECT count(*) FROM blobs"), blobs);
+    assert_eq!(harrier.number("SELECT count(DISTINCT blob_id) FROM blobs WHERE sha256 IS NOT NULL"), blobs);
+    let of_none = "SELECT count(*) FROM events WHERE blob_id NOT IN (SELECT blob_id FROM blobs)";
+    assert_eq!(harrier.number(of_none), 0);
 
     let undisturbed = Harrier::new();
     let file = undisturbed.file("records.jsonl", joined(&lines(world)));

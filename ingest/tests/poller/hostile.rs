@@ -136,6 +136,7 @@ fn check(truth: &Truth, held: &Held) {
         .map(|blob| (blob.content_type.to_owned(), blob.created.duration_trunc(TimeDelta::seconds(1)).unwrap()))
         .collect();
     assert_eq!(missing, lost);
+    held.assert_blobs_are_told();
 }
 
 macro_rules! each_by_itself {

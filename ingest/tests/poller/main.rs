@@ -66,6 +66,7 @@ async fn pages_windows_and_odd_blobs_end_in_the_log_once_with_true_marks() {
         panic!()
     };
     assert_eq!((*records, *rejected, *bytes, held_sha256), (2, 2, bad.len() as u64, &sha256));
+    held.assert_blobs_are_told();
     // In every partition, whoever reads a mark has read every record of the blobs it speaks of.
     let created: std::collections::BTreeMap<String, chrono::DateTime<Utc>> =
         server.with(|service| service.blobs.iter().map(|blob| (blob.id.clone(), blob.created)).collect());
@@ -162,6 +163,7 @@ async fn an_empty_body_is_asked_for_again_and_believed_when_it_comes_again_and_a
     assert_eq!(held.ids(), ids("r", 2));
     assert_eq!(server.count(is_blob), 6);
     assert_eq!(held.coverage.iter().filter(|row| row.state == CoverageState::Missing).count(), 1);
+    held.assert_blobs_are_told();
     assert_eq!(running.metrics.poll.content_blobs.with(["t1", FEED, "gone"]).value(), 1);
     running.stop().await;
 }

@@ -51,6 +51,7 @@ async fn every_record_of_a_faulty_tenant_ends_in_the_log() {
     assert!(held.ledger.blobs.values().flat_map(|rows| rows.values()).all(|row| row.state.is_final()));
     assert_eq!(held.ledger.blobs.values().map(|rows| rows.len() as u64).sum::<u64>(), served.blobs_total);
     assert!(held.coverage.iter().all(|row| row.state != CoverageState::Missing));
+    held.assert_blobs_are_told();
     // It has been hard.
     assert!(served.faults > 20 && served.records > expected.len() as u64, "{served:?}");
     running.stop().await;

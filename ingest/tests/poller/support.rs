@@ -22,7 +22,7 @@ use runtime::log::{Log, ReadLimit, Topic};
 use runtime::metrics::Metrics;
 use runtime::shutdown;
 use schemas::envelope::{Envelope, Mark, Received};
-use schemas::message::{Coverage, DeadLetter};
+use schemas::message::{self, BlobEnd, Coverage, CoverageMessage, DeadLetter};
 
 pub const TENANT_ID: &str = "11111111-1111-1111-1111-111111111111";
 pub const FEED: &str = "Audit.Exchange";
@@ -278,6 +278,7 @@ pub struct Held {
     /// Of each partition, in order.
     pub records: Vec<Vec<Envelope>>,
     pub coverage: Vec<Coverage>,
+    pub blobs: Vec<message::Blob>,
     pub dead_letters: Vec<DeadLetter>,
     pub ledger: Ledger,
 }
@@ -287,18 +288,57 @@ impl Held {
         let mut held = Held {
             records: Vec::new(),
             coverage: Vec::new(),
+            blobs: Vec::new(),
             dead_letters: Vec::new(),
             ledger: Ledger::read(log, &"t1".parse().unwrap()).await.unwrap(),
         };
         for partition in 0..log.partitions() {
             let records = all(log, Topic::Records, partition).await;
             held.records.push(records.iter().map(|value| Envelope::decode(value).unwrap()).collect());
-            let coverage = all(log, Topic::Coverage, partition).await;
-            held.coverage.extend(coverage.iter().map(|value| serde_json::from_slice::<Coverage>(value).unwrap()));
+            for value in all(log, Topic::Coverage, partition).await {
+                match serde_json::from_slice(&value).unwrap() {
+                    CoverageMessage::Coverage(row) => held.coverage.push(row),
+                    CoverageMessage::Blob(blob) => held.blobs.push(blob),
+                }
+            }
             let letters = all(log, Topic::DeadLetters, partition).await;
             held.dead_letters.extend(letters.iter().map(|value| serde_json::from_slice::<DeadLetter>(value).unwrap()));
         }
         held
+    }
+
+    /// What the ledger says of every finished blob has been told for the archive, once, and nothing of any other.
+    pub fn assert_blobs_are_told(&self) {
+        let of = |content_type: &str, id: &str, created, state: &BlobState| {
+            let end = match state {
+                BlobState::Committed { records, rejected, bytes, sha256, .. } => {
+                    format!("taken {records} {rejected} {bytes} {sha256}")
+                }
+                BlobState::Gone { reason, .. } => format!("gone {reason}"),
+                BlobState::Expired { .. } => "expired".to_owned(),
+                BlobState::Listed | BlobState::Retrying(_) => return None,
+            };
+            Some((content_type.to_owned(), id.to_owned(), created, end))
+        };
+        let rows = self.ledger.blobs.iter().flat_map(|(feed, rows)| rows.iter().map(move |(id, row)| (feed, id, row)));
+        let mut finished: Vec<_> = rows.filter_map(|(feed, id, row)| of(feed, id, row.created, &row.state)).collect();
+        let mut told: Vec<_> = self
+            .blobs
+            .iter()
+            .map(|blob| {
+                let end = match &blob.end {
+                    BlobEnd::Taken { records, rejected, bytes, sha256 } => {
+                        format!("taken {records} {rejected} {bytes} {sha256}")
+                    }
+                    BlobEnd::Gone { reason } => format!("gone {reason}"),
+                    BlobEnd::Expired => "expired".to_owned(),
+                };
+                (blob.content_type.clone(), blob.blob_id.clone(), blob.created, end)
+            })
+            .collect();
+        finished.sort();
+        told.sort();
+        assert_eq!(told, finished);
     }
 
     pub fn received(&self) -> Vec<&Received> {

@@ -23,7 +23,7 @@ use super::wire::{self, Page, Progress, RECORDS_MAX};
 use super::{Pace, Report, SOURCE, Search};
 use crate::hex;
 use crate::identity::{Asked, Grant, IdentityError};
-use crate::ledger::{BlobRow, BlobState, Change, LedgerError, lease_number, searches};
+use crate::ledger::{BlobName, BlobRow, BlobState, Change, LedgerError, lease_number, searches};
 use crate::record::{Kind, dead_letter, post, prepare};
 use crate::source::management_activity::code::shown;
 use crate::source::management_activity::wire::{Api, read_token, read_token_error};
@@ -158,6 +158,8 @@ enum Ended {
 /// What was read of a window, and the records that are not in the log yet.
 #[derive(Default)]
 struct Read {
+    /// The search.
+    id: String,
     records: u64,
     rejected: u64,
     bytes: u64,
@@ -279,7 +281,7 @@ impl Session<'_> {
 
     /// Reads every page. Records go into the log a page at a time; the last page waits for the window's row.
     async fn read(&mut self, id: &str) -> Result<Ended, SearchError> {
-        let mut read = Read::default();
+        let mut read = Read { id: id.to_owned(), ..Read::default() };
         let mut next = Some(wire::records(&self.what.graph, id));
         let mut pages = 0;
         while let Some(url) = next {
@@ -337,12 +339,15 @@ impl Session<'_> {
     }
 
     async fn done(&mut self, window: Window, read: Read) -> Result<(), SearchError> {
-        let Read { records, rejected, bytes, oldest: oldest_event, hash, tail } = read;
+        let Read { id, records, rejected, bytes, oldest: oldest_event, hash, tail } = read;
         let (at, sha256) = (self.clock.now(), hex(&hash.finalize()));
         let state = BlobState::Committed { records, rejected, bytes, sha256, at, oldest_event };
+        let row = BlobRow { created: window.start, expires: None, uri: String::new(), state };
+        let tenant = &self.what.source.tenant;
         let mut outputs = tail;
+        outputs.extend(row.told(BlobName { tenant, source: SOURCE, content_type: "", blob_id: &id }));
         outputs.push(self.coverage(window, CoverageState::Complete, ""));
-        self.commit(vec![self.row(window, String::new(), state)], outputs).await?;
+        self.commit(vec![Change::Search { window: window.id(), row: Some(row) }], outputs).await?;
         self.report.windows_done += 1;
         self.report.records += records;
         self.report.rejected += rejected;

@@ -12,6 +12,7 @@ use schemas::message::Topic;
 use schemas::tenant::Tenant;
 
 use super::effect::Effects;
+use crate::ledger::{BlobName, Change};
 use crate::record::{Kind, dead_letter, post};
 use crate::source::management_activity::SOURCE;
 
@@ -51,6 +52,9 @@ impl Writer {
         let mut txn = Txn { outputs: records, ..Txn::default() };
         for change in &effects.changes {
             txn.state.push(change.state_change(&self.tenant, partitions));
+            if let Change::Blob { content_type, blob_id, row: Some(row) } = change {
+                txn.outputs.extend(row.told(BlobName { tenant: &self.tenant, source: SOURCE, content_type, blob_id }));
+            }
         }
         for entry in &effects.unreadable {
             let reason = "an entry of a listing that names no blob".to_owned();
