@@ -12,8 +12,8 @@
 //!   members nothing else stays.
 //! * A match before the horizon is late. What lies within `reach` of it, with the whole of every episode that begins or
 //!   ends there, is its *island*; [`Shard::missing`] says which time the archive must be asked for: the islands and what
-//!   their windows are compared with. The members that are still here and those of the archive are together all there
-//!   ever were. With them the cold episodes of the island are what they were, and the match is judged like any other.
+//!   their windows are compared with, but for what is surely here, which is whatever is hot, however large. The members
+//!   that are still here and those of the archive are together all there ever were. With them the cold episodes of the island are what they were, and the match is judged like any other.
 //! * Then what was brought back goes again, unless a hot episode now needs it.
 //!
 //! The archive may be ahead: it may hold records whose matches are still on their way here, and those of this very batch.
@@ -99,13 +99,16 @@ impl Shard {
     ) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
         let Some(reach) = look_back(rule) else { return Vec::new() };
         let none = BTreeMap::new();
+        let cut = earlier(horizon, reach);
         let spans = self.late(horizon, matches).into_iter().flat_map(|(id, late)| {
             let told = self.told.get(&id).unwrap_or(&none);
             let records = self.groups.get(&id).map_or(told, |group| &group.records);
-            widened(&cores(rule, records, &late, reach), reach)
+            // What is hot is whole, however large.
+            let mut here = needed(records, cut, reach);
+            here.push(Span { start: cut, end: DateTime::<Utc>::MAX_UTC });
+            without(&widened(&cores(rule, records, &late, reach), reach), &merged(here))
         });
-        let before = |span: Span| Span { end: span.end.min(horizon), ..span };
-        merged(spans.map(before).collect()).into_iter().map(|span| (span.start, span.end)).collect()
+        merged(spans.collect()).into_iter().map(|span| (span.start, span.end)).collect()
     }
 
     /// Drops the members that nothing from `horizon` on needs, but for those whose row is `kept`. Returns the rows to
@@ -382,6 +385,25 @@ fn widened(spans: &[Span], reach: TimeDelta) -> Vec<Span> {
 
 fn wide(span: Span, reach: TimeDelta) -> Span {
     Span { start: earlier(span.start, reach), end: later(span.end, reach) }
+}
+
+/// What of these spans lies in none of the others; both in order and disjoint. Their ends belong to either: a moment more
+/// does no harm.
+fn without(spans: &[Span], others: &[Span]) -> Vec<Span> {
+    let mut left = Vec::new();
+    for span in spans {
+        let mut start = span.start;
+        for other in others.iter().filter(|other| overlap(*span, **other)) {
+            if start < other.start {
+                left.push(Span { start, end: other.start });
+            }
+            start = start.max(other.end);
+        }
+        if start < span.end || (start == span.start && start == span.end) {
+            left.push(Span { start, end: span.end });
+        }
+    }
+    left
 }
 
 fn overlap(one: Span, other: Span) -> bool {

@@ -364,6 +364,30 @@ fn what_is_forgotten_is_gone() {
     assert_eq!(runner.forget(|_| false), 0);
 }
 
+#[test]
+fn what_is_hot_is_not_asked_for_and_what_is_cold_beside_it_is() {
+    let timespan = TimeDelta::minutes(10);
+    let mut runner = Runner::new(rule(Operator::EventCount { at_least: 3, timespan }, timespan));
+    let at = |minute: i64| Match {
+        event_id: format!("e{minute}"),
+        event_time: base() + TimeDelta::minutes(minute),
+        ..template()
+    };
+    // An episode that lasts long, and one match by itself long before it.
+    let mut arrived: Vec<Match> = (0..100).step_by(4).map(at).chain([at(-90)]).collect();
+    runner.apply(&arrived, &[]);
+    runner.archive = arrived.clone();
+    runner.horizon = Some(base() + TimeDelta::minutes(130));
+    assert!(runner.forget(|_| false) > 0, "what lies alone is forgotten");
+    for (minute, asks) in [(49, 0), (99, 0), (1, 1), (-91, 2)] {
+        arrived.push(at(minute));
+        runner.apply(&arrived[arrived.len() - 1..], &[]);
+        runner.archive = arrived.clone();
+        assert_eq!(runner.thaws, asks, "minute {minute}");
+        check(&runner, &arrived);
+    }
+}
+
 fn template() -> Match {
     Match {
         tenant: "contoso".parse().unwrap(),
