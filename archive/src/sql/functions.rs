@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, StringArrayType, StringBuilder};
 use arrow::datatypes::DataType;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
@@ -86,14 +86,18 @@ impl ScalarUDFImpl for RecordFunction {
         let [records, names] = arrays.as_slice() else {
             return Err(DataFusionError::Plan(format!("{} takes a record and a name", self.name())));
         };
-        let records = arrow::compute::cast(records, &DataType::Utf8)?;
         let names = arrow::compute::cast(names, &DataType::Utf8)?;
-        Ok(ColumnarValue::Array(self.read(records.as_string::<i32>(), names.as_string::<i32>())))
+        let names = names.as_string::<i32>();
+        Ok(ColumnarValue::Array(match records.data_type() {
+            // As the archive's own column comes: not copied.
+            DataType::Utf8View => self.read(records.as_string_view(), names),
+            _ => self.read(arrow::compute::cast(records, &DataType::Utf8)?.as_string::<i32>(), names),
+        }))
     }
 }
 
 impl RecordFunction {
-    fn read(&self, records: &arrow::array::StringArray, names: &arrow::array::StringArray) -> ArrayRef {
+    fn read<'a>(&self, records: impl StringArrayType<'a>, names: &StringArray) -> ArrayRef {
         let mut out = StringBuilder::new();
         // The name is nearly always one literal: its paths are parsed once.
         let mut parsed: Option<(String, Vec<Path>)> = None;

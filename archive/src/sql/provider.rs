@@ -30,7 +30,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::scalar::ScalarValue;
 use futures::{StreamExt, TryStreamExt, stream};
 
+use super::footers::Footers;
 use super::skip::{Condition, Filters};
+use super::texts::as_views;
 use crate::delta::{Add, DeltaTable, FileStatistics};
 use crate::table::{Kind, Table};
 
@@ -66,7 +68,7 @@ pub(super) struct DeltaProvider {
     /// File columns, then partition columns: how the reader orders them.
     stored: TableSchema,
     /// Reads what is not among the kept footers, and puts it there.
-    reader: Arc<CachedParquetFileReaderFactory>,
+    reader: Footers,
     reading: Reading,
 }
 
@@ -79,7 +81,7 @@ impl std::fmt::Debug for DeltaProvider {
 impl DeltaProvider {
     pub(super) fn new(delta: &DeltaTable, reading: &Reading) -> DeltaProvider {
         let table = delta.table();
-        let file_schema = Arc::new(table.file_schema());
+        let file_schema = Arc::new(as_views(&table.file_schema()));
         let columns = table.columns();
         let partition_fields = table.partition_columns.iter().filter_map(|&name| {
             columns.iter().find(|column| column.name == name).map(|column| Arc::new(column.field()))
@@ -90,14 +92,20 @@ impl DeltaProvider {
         let files: Vec<_> = delta.snapshot().files.values().map(|add| file(delta, &file_schema, add)).collect();
         let bounds = files.iter().map(|file| Arc::new(bounds(file, stored.table_schema())));
         let bounds = PrunableStatistics::new(bounds.collect(), stored.table_schema().clone());
-        let reader =
-            Arc::new(CachedParquetFileReaderFactory::new(delta.store().objects().clone(), reading.footers.clone()));
-        let schema = Arc::new(table.schema());
+        let plain = CachedParquetFileReaderFactory::new(delta.store().objects().clone(), reading.footers.clone());
+        let reader = Footers { plain: Arc::new(plain) };
+        let stored_schema = stored.table_schema();
+        let columns = columns.iter().filter_map(|column| stored_schema.field_with_name(column.name).ok().cloned());
+        let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
         DeltaProvider { table, files, bounds, schema, stored, reader, reading: reading.clone() }
     }
 
-    /// The files that may have rows which meet the filters; the same filters are given as expressions and as a predicate.
-    async fn files(&self, filters: &[Expr], predicate: Option<&Arc<dyn PhysicalExpr>>) -> Result<Vec<PartitionedFile>> {
+    /// The files that may have rows which meet the condition; what it was made from is given as a predicate too.
+    async fn files(
+        &self,
+        condition: &Condition,
+        predicate: Option<&Arc<dyn PhysicalExpr>>,
+    ) -> Result<Vec<PartitionedFile>> {
         let may_hold = predicate.and_then(|predicate| {
             let pruning = PruningPredicateBuilder::new().with_file_schema(self.stored.table_schema().clone());
             // What cannot be asked of bounds is answered by the rows.
@@ -106,15 +114,10 @@ impl DeltaProvider {
         let may_hold = may_hold.unwrap_or_else(|| vec![true; self.files.len()]);
         let files: Vec<PartitionedFile> =
             self.files.iter().zip(may_hold).filter(|(_, may_hold)| *may_hold).map(|(file, _)| file.clone()).collect();
-        let condition = Condition::of(self.table, filters);
-        if condition == Condition::Unknown {
+        if *condition == Condition::Unknown {
             return Ok(files);
         }
-        let condition = &condition;
-        let asked = stream::iter(files).map(|file| async move {
-            let may_hold = self.reading.filters.may_hold(condition, &file, &*self.reader).await?;
-            Ok(may_hold.then_some(file))
-        });
+        let asked = stream::iter(files).map(|file| self.reading.filters.left_of(condition, file, &*self.reader.plain));
         asked.buffered(FILES_READ_AT_ONCE).try_filter_map(|file| async { Ok(file) }).try_collect().await
     }
 
@@ -216,10 +219,15 @@ impl TableProvider for DeltaProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut source = ParquetSource::new(self.stored.clone())
-            .with_table_parquet_options(state.table_options().parquet.clone())
-            .with_parquet_file_reader_factory(self.reader.clone());
         let filters = if self.reading.leaves_nothing_out { &[] } else { filters };
+        let condition = Condition::of(self.table, filters);
+        let mut options = state.table_options().parquet.clone();
+        // What the filters know is in the plan then. A join may bring values that only come while it runs: for them the
+        // reader looks itself.
+        options.global.bloom_filter_on_read &= condition == Condition::Unknown;
+        let mut source = ParquetSource::new(self.stored.clone())
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(self.reader.clone()));
         let mut predicate = None;
         if let Some(filter) = conjunction(filters.to_vec()) {
             let schema = self.stored.table_schema().clone().to_dfschema()?;
@@ -227,7 +235,7 @@ impl TableProvider for DeltaProvider {
             source = source.with_predicate(built.clone());
             predicate = Some(built);
         }
-        let files = self.files(filters, predicate.as_ref()).await?;
+        let files = self.files(&condition, predicate.as_ref()).await?;
         let groups = groups(&files, state.config().target_partitions());
         let config = FileScanConfigBuilder::new(ARCHIVE_URL.clone(), Arc::new(source))
             .with_file_groups(groups)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use datafusion::common::TableReference;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::error::Result;
 use datafusion::execution::cache::default_cache::DefaultCache;
 use datafusion::execution::cache::{Cache, CacheKey, CacheValue};
@@ -177,19 +178,20 @@ impl Default for Filters {
 }
 
 impl Filters {
-    /// Whether a row of the file may meet the condition: all of it in one row group.
-    pub(super) async fn may_hold(
+    /// The file with those of its row groups that may have a row which meets the condition, all of it in one row; nothing
+    /// if none has. The reader need not look at the filters again.
+    pub(super) async fn left_of(
         &self,
         condition: &Condition,
-        file: &PartitionedFile,
+        file: PartitionedFile,
         reader: &dyn ParquetFileReaderFactory,
-    ) -> Result<bool> {
+    ) -> Result<Option<PartitionedFile>> {
         let mut columns = Vec::new();
         condition.columns(&mut columns);
         if columns.is_empty() {
-            return Ok(true);
+            return Ok(Some(file));
         }
-        let known = self.of_columns(&columns, file, reader).await?;
+        let known = self.of_columns(&columns, &file, reader).await?;
         let row_groups = known.first().map_or(0, |(_, filters)| filters.0.len());
         let may_hold = |row_group: usize| {
             condition.may_hold(&|column, value| {
@@ -198,7 +200,15 @@ impl Filters {
                 filter.is_none_or(|filter| filter.check(value))
             })
         };
-        Ok((0..row_groups).any(may_hold))
+        let left: Vec<bool> = (0..row_groups).map(may_hold).collect();
+        Ok(if left.iter().all(|&left| left) {
+            (row_groups > 0).then_some(file)
+        } else if left.iter().any(|&left| left) {
+            let access = |&left: &bool| if left { RowGroupAccess::Scan } else { RowGroupAccess::Skip };
+            Some(file.with_extension(ParquetAccessPlan::new(left.iter().map(access).collect())))
+        } else {
+            None
+        })
     }
 
     async fn of_columns(

@@ -119,11 +119,6 @@ impl Table {
         self.rows_of_event.is_some() && self.name != EVENTS.name
     }
 
-    /// The schema that SQL sees: all columns, in order.
-    pub(crate) fn schema(&self) -> Schema {
-        Schema::new(self.columns().iter().map(Column::field).collect::<Vec<_>>())
-    }
-
     /// The schema of a file: without the partition columns.
     pub(crate) fn file_schema(&self) -> Schema {
         let stored = self.columns().into_iter().filter(|column| !self.is_partition(column.name));
