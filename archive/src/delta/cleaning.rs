@@ -13,9 +13,10 @@
 //!
 //! # Who slept through it
 //!
-//! A commit is put if its version is absent, and that of a version that was deleted is. A writer that has not looked at
-//! the table for half of [`LOG_KEPT`] therefore looks whether its commit lies in what was copied: then it takes it back,
-//! which nobody can have read, because every reader begins at a later checkpoint.
+//! A commit is put if its version is absent, and that of a version that was deleted is. So whoever has put one looks
+//! whether its version is among those that were copied, and then takes it back, which nobody can have read, because every
+//! reader begins at a later checkpoint. Whoever reads on and finds no next commit looks for the same, and begins anew. No
+//! clock decides either: under one that was set ahead commits go earlier than they should, and nothing else.
 
 use std::collections::BTreeMap;
 

@@ -144,14 +144,12 @@ pub struct DeltaTable {
     store: Store,
     table: &'static Table,
     snapshot: Snapshot,
-    /// When the snapshot was the newest there was: as long after as commits stay, they follow one another from there.
-    seen: DateTime<Utc>,
 }
 
 impl DeltaTable {
     /// Opens a table at its newest version. A table that does not exist yet is empty; the first commit makes it.
     pub async fn open(store: Store, table: &'static Table) -> Result<DeltaTable, Error> {
-        let mut opened = DeltaTable { store, table, snapshot: Snapshot::default(), seen: Utc::now() };
+        let mut opened = DeltaTable { store, table, snapshot: Snapshot::default() };
         opened.refresh().await?;
         Ok(opened)
     }
@@ -182,17 +180,15 @@ impl DeltaTable {
 
     /// Reads the commits since the snapshot.
     pub async fn refresh(&mut self) -> Result<(), Error> {
-        let now = Utc::now();
         if let Some(version) = self.snapshot.version {
             let followed = self.follow(version + 1, 1).await;
-            if !self.has_slept() || self.exists(&self.entry_path(version)).await? {
-                self.seen = if followed.is_ok() { now } else { self.seen };
+            // What is not there is the end of the log, unless it was there: then it was copied before it was deleted.
+            let next = self.snapshot.version.map_or(0, |version| version + 1);
+            if !self.is_copied(next).await? {
                 return followed;
             }
-            // The log was cleaned meanwhile, beyond where this snapshot stands.
             self.snapshot = Snapshot::default();
         }
-        self.seen = now;
         if let Some(snapshot) = checkpoint::newest(self).await? {
             return self.follow_from(snapshot).await;
         }
@@ -217,12 +213,6 @@ impl DeltaTable {
         let next = snapshot.version.map_or(0, |version| version + 1);
         self.snapshot = snapshot;
         self.follow(next, LOG_READS_AT_ONCE).await
-    }
-
-    /// Whether the snapshot is so old that commits which followed on it may have been deleted: half of the time that they
-    /// stay, for clocks that do not agree.
-    fn has_slept(&self) -> bool {
-        Utc::now() - self.seen > cleaning::LOG_KEPT / 2
     }
 
     /// Reads entries from this version on, some at once, to the first that is not there.
@@ -278,7 +268,7 @@ impl DeltaTable {
             }
             let version = self.snapshot.version.map_or(0, |version| version + 1);
             let body = self.entry(version, &changes, now)?;
-            let (path, seen) = (self.entry_path(version), Utc::now());
+            let path = self.entry_path(version);
             let put = self.store.objects().put_opts(&path, PutPayload::from(body.clone()), Store::commit_options());
             let is_ours = match put.await {
                 Ok(_) => true,
@@ -292,15 +282,14 @@ impl DeltaTable {
                 self.refresh().await?;
                 continue;
             }
-            if self.has_slept() && self.is_copied(version).await? {
-                // The log was cleaned meanwhile, beyond this version: nobody reads what was put there.
+            if self.is_copied(version).await? {
+                // The log was cleaned meanwhile, this version with it: nobody reads what was put there.
                 self.store.objects().delete(&path).await?;
                 self.snapshot = Snapshot::default();
                 self.refresh().await?;
                 continue;
             }
             self.store.make_durable(vec![path]).await?;
-            self.seen = self.seen.max(seen);
             apply(&mut self.snapshot, version, &body).map_err(|()| Error::damaged(self.table.name, version))?;
             if version > 0 && version.is_multiple_of(CHECKPOINT_COMMITS) {
                 self.write_checkpoint(now).await;

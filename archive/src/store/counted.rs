@@ -13,7 +13,7 @@ use object_store::{
     PutOptions, PutPayload, PutResult, Result,
 };
 
-use crate::delta::LOG_FOLDER;
+use crate::delta::{LOG_FOLDER, PROOF_FOLDER};
 
 /// What was read so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Reads {
     pub file_reads: u64,
     /// Bytes of them.
     pub file_bytes: u64,
-    /// Requests for Delta logs, those for entries that are not there among them.
+    /// Requests for Delta logs and for what was copied of them, those for entries that are not there among them.
     pub log_reads: u64,
     /// Tables whose logs were read.
     pub tables: BTreeSet<String>,
@@ -44,7 +44,7 @@ impl Counts {
         let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut parts = location.parts();
         let table = parts.next().map(|part| part.as_ref().to_owned());
-        if parts.next().is_some_and(|part| part.as_ref() == LOG_FOLDER) {
+        if parts.next().is_some_and(|part| [LOG_FOLDER, PROOF_FOLDER].contains(&part.as_ref())) {
             reads.log_reads += 1;
             reads.tables.extend(table);
         } else {
