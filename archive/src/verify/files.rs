@@ -17,7 +17,7 @@ use crate::store::Store;
 use crate::table::Table;
 
 /// What lies in a table's folder.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub(super) struct Listed {
     pub(super) commits: BTreeMap<u64, ObjectMeta>,
     /// Copies of what commits say, by the first of them.

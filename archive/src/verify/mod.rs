@@ -27,12 +27,16 @@ use crate::store::remote::{ASKED, ASKED_TEXT};
 use crate::table::{TABLES, Table};
 use chain::Chain;
 pub use fault::{Fault, Kind};
+use files::Listed;
 
 /// Faults that are told one by one. Beyond, they are counted: an archive of another key has one for every commit.
 const FAULTS_TOLD_MAX: usize = 100;
 
 /// A file of ours that no commit names is what a crash has left, until vacuum would have taken it.
 const LEFTOVER_AGE_MAX: TimeDelta = TimeDelta::hours(26);
+
+/// How often a table is looked at that is cleaned meanwhile: who deletes does so once a day.
+const ATTEMPTS_MAX: usize = 4;
 
 /// What to check with.
 #[derive(Clone, Debug)]
@@ -84,6 +88,12 @@ impl Report {
         self.faults.is_empty()
     }
 
+    fn take(&mut self, other: Report) {
+        self.tables.extend(other.tables);
+        other.faults.into_iter().for_each(|fault| self.add(fault));
+        self.more_faults += other.more_faults;
+    }
+
     fn add(&mut self, fault: Fault) {
         if self.faults.len() < FAULTS_TOLD_MAX {
             self.faults.push(fault);
@@ -129,12 +139,36 @@ impl Verifier {
         Ok(())
     }
 
+    /// Checks a table; again, if what was listed was deleted before it was read: by a vacuum or a cleaning beside it, which
+    /// leave a table that is whole.
     async fn table(&self, table: &'static Table, report: &mut Report) -> Result<Chain, Error> {
+        let mut listed = files::list(&self.store, table).await?;
+        for _ in 1..ATTEMPTS_MAX {
+            let mut own = Report::default();
+            match self.listed_table(table, &listed, &mut own).await {
+                Err(Error::Store(object_store::Error::NotFound { path, source })) => {
+                    let now = files::list(&self.store, table).await?;
+                    if now == listed {
+                        // It is listed and cannot be had: nobody has deleted it.
+                        return Err(object_store::Error::NotFound { path, source }.into());
+                    }
+                    tracing::info!(event = "verify_again", table = table.name, path);
+                    listed = now;
+                }
+                chain => {
+                    report.take(own);
+                    return chain;
+                }
+            }
+        }
+        self.listed_table(table, &listed, report).await
+    }
+
+    async fn listed_table(&self, table: &'static Table, listed: &Listed, report: &mut Report) -> Result<Chain, Error> {
         let mut chain = Chain::new(table);
-        let listed = files::list(&self.store, table).await?;
-        self.check_log(&mut chain, &listed, report).await?;
-        self.check_checkpoints(&chain, &listed, report).await?;
-        let (files, bytes, leftovers) = self.check_files(&chain, &listed, report).await?;
+        self.check_log(&mut chain, listed, report).await?;
+        self.check_checkpoints(&chain, listed, report).await?;
+        let (files, bytes, leftovers) = self.check_files(&chain, listed, report).await?;
         report.tables.push(TableReport {
             name: table.name,
             commits: chain.commits,

@@ -25,17 +25,17 @@ on_each_store! {
 const COMMITS: u64 = 2 * COPY_COMMITS + 105;
 
 /// One.
-const ONE_COPY: u64 = COPY_COMMITS + 205;
+pub const ONE_COPY: u64 = COPY_COMMITS + 205;
 
 /// What [`killed_anywhere_a_cleaner_loses_nothing`] kills.
 const FOLDER: &str = "HARRIER_TEST_FOLDER";
 
-fn later() -> DateTime<Utc> {
+pub fn later() -> DateTime<Utc> {
     Utc::now() + TimeDelta::days(8)
 }
 
 /// Some rows, merged files with those that they stand for, an erasure, and then commits that only move a position.
-async fn fill(world: &World, commits: u64) {
+pub async fn fill(world: &World, commits: u64) {
     for number in 0..3 {
         world.records(0, &[(&record(&format!("r{number}"), "2026-11-20T10:00:00"), 'a')]).await;
         world.drain().await;

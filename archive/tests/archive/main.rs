@@ -35,4 +35,5 @@ mod s3;
 mod skipping;
 mod tables;
 mod verify;
+mod verify_beside;
 mod world;
