@@ -68,11 +68,15 @@ pub async fn questions(folder: &Path) -> anyhow::Result<Vec<Question>> {
                    WHERE json_extract_string(json, '$.Operation') = 'Send' GROUP BY 1 ORDER BY 1"
                 .to_owned(),
         },
+        // By session, because no message that is made up is both read and sent; a week, so that it is the question of a hunt
+        // and not of a report.
         same(
-            "mail read, joined to mail sent",
+            "mail read in a session, then mail sent from it",
             "SELECT sent.user_id, count(DISTINCT seen.internet_message_id) AS n FROM mail_items sent \
-             JOIN mail_items seen ON seen.internet_message_id = sent.internet_message_id \
-             WHERE sent.access = 'send' AND seen.access <> 'send' GROUP BY sent.user_id ORDER BY sent.user_id"
+             JOIN mail_items seen ON seen.session_id = sent.session_id AND seen.event_time <= sent.event_time \
+             WHERE sent.day BETWEEN DATE '2026-07-06' AND DATE '2026-07-12' AND sent.access = 'send' \
+             AND seen.day BETWEEN DATE '2026-07-06' AND DATE '2026-07-12' AND seen.access <> 'send' \
+             GROUP BY sent.user_id ORDER BY sent.user_id"
                 .to_owned(),
             String::new(),
         ),

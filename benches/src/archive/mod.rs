@@ -34,6 +34,9 @@ pub struct Arguments {
     /// Make the archive here and leave it; if a complete one of these numbers is here, only ask.
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// Only the questions that have this in their names.
+    #[arg(long, default_value = "")]
+    only: String,
     /// A Python that has duckdb.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
@@ -59,7 +62,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (seconds, bytes) = executor.block_on(made::verified(folder))?;
     let per_gib = seconds * f64::from(1 << 30) / bytes as f64;
     println!("verified in {seconds:.1} s, {bytes} bytes of files: {per_gib:.1} s per GiB\n");
-    let questions = executor.block_on(asked::questions(folder))?;
+    let mut questions = executor.block_on(asked::questions(folder))?;
+    questions.retain(|question| question.name.contains(&arguments.only));
     let files = executor.block_on(made::live_files(folder))?;
     let mut ours = BTreeMap::new();
     for question in &questions {
