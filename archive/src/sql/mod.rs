@@ -274,13 +274,11 @@ impl Sql {
             .with_create_default_catalog_and_schema(true)
             .with_default_catalog_and_schema(database, "public");
         let parquet = &mut config.options_mut().execution.parquet;
-        // Off by default, and worth an order of magnitude for questions about one user.
-        parquet.pushdown_filters = true;
+        // Whether filters are pushed down each scan says for itself.
         parquet.reorder_filters = true;
         parquet.bloom_filter_on_read = true;
         parquet.metadata_size_hint = Some(FOOTER_READ_BYTES);
         if self.reading.leaves_nothing_out {
-            parquet.pushdown_filters = false;
             parquet.pruning = false;
             parquet.bloom_filter_on_read = false;
             parquet.enable_page_index = false;
