@@ -178,8 +178,8 @@ impl Default for Filters {
 }
 
 impl Filters {
-    /// The file with those of its row groups that may have a row which meets the condition, all of it in one row; nothing
-    /// if none has. The reader need not look at the filters again.
+    /// The file with those of its row groups that may have a row which meets the whole condition; nothing if none has. The
+    /// reader need not look at the filters again.
     pub(super) async fn left_of(
         &self,
         condition: &Condition,
