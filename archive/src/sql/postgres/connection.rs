@@ -19,7 +19,7 @@ use super::portal::{Portal, Prepared, Running, Trouble, Watch};
 use super::reply::Status;
 use super::sign_in::Stream;
 use super::statement::{self, Statement, Words};
-use super::types::{Column, Format, parameter, parameter_oid};
+use super::types::{Column, Format, parameter, told_oid};
 use super::variables::{Told, unknown};
 use super::wire::{Ended, Wire};
 use super::{
@@ -296,6 +296,7 @@ impl Connection {
         let room = self.prepared.len() < PREPARED_MAX;
         self.has_room(room, "prepared", text.len())?;
         let statement = self.allowed(statement::read(statements.pop().unwrap_or_default())?)?;
+        let given = types;
         let (parameters, columns) = match &statement {
             Statement::Question(words) => {
                 let types = types.iter().map(|oid| parameter(*oid)).collect::<Result<_, _>>()?;
@@ -310,7 +311,9 @@ impl Connection {
         };
         let statement =
             if let Statement::Question(_) = statement { Statement::Question(Words::new()) } else { statement };
-        self.prepared.insert(name, Prepared { statement, text: text.into(), parameters, columns });
+        let given = given.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let oids = parameters.iter().zip(given).map(|(data_type, given)| told_oid(data_type, given)).collect();
+        self.prepared.insert(name, Prepared { statement, text: text.into(), parameters, oids, columns });
         self.wire.replies.parsed();
         Ok(())
     }
@@ -364,8 +367,7 @@ impl Connection {
                     .prepared
                     .get(name)
                     .ok_or_else(|| Failure::new("26000", "nothing is prepared under this name"))?;
-                let oids: Vec<u32> = prepared.parameters.iter().map(parameter_oid).collect();
-                replies.parameters(&oids);
+                replies.parameters(&prepared.oids);
                 prepared.columns.as_ref().map(|columns| (columns, vec![Format::Text; columns.len()]))
             }
             Subject::Portal => {

@@ -27,6 +27,8 @@ pub(super) struct Prepared {
     pub statement: Statement,
     pub text: Arc<str>,
     pub parameters: Vec<DataType>,
+    /// The numbers by which their types are told.
+    pub oids: Vec<u32>,
     /// None for what answers without rows.
     pub columns: Option<Vec<Column>>,
 }

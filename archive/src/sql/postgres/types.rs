@@ -219,9 +219,26 @@ pub(super) fn parameter_oid(data_type: &DataType) -> u32 {
     Column::of(&Field::new("", data_type.clone(), true)).oid()
 }
 
+/// The number by which the type of a parameter is told: the client's own where it gave one that means this type. The JDBC
+/// driver says `varchar` of every text, and takes another answer for a change of the type.
+pub(super) fn told_oid(data_type: &DataType, given: Option<u32>) -> u32 {
+    let is_same = |oid: &u32| parameter(*oid).is_ok_and(|given| given.as_ref() == Some(data_type));
+    given.filter(is_same).unwrap_or_else(|| parameter_oid(data_type))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_parameter_is_told_as_the_client_named_it_if_that_is_what_it_is() {
+        let (varchar, text, bigint) = (1043, 25, 20);
+        assert_eq!(told_oid(&DataType::Utf8, Some(varchar)), varchar);
+        assert_eq!(told_oid(&DataType::Utf8, Some(bigint)), text);
+        for unsaid in [None, Some(0), Some(705), Some(600)] {
+            assert_eq!(told_oid(&DataType::Utf8, unsaid), text);
+        }
+    }
 
     #[test]
     fn every_kind_is_in_the_list_and_means_itself_as_a_parameter() {
