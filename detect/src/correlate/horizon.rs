@@ -12,8 +12,10 @@
 //!   members nothing else stays.
 //! * A match before the horizon is late. What lies within `reach` of it, with the whole of every episode that begins or
 //!   ends there, is its *island*; [`Shard::missing`] says which time the archive must be asked for: the islands and what
-//!   their windows are compared with, but for what is surely here, which is whatever is hot, however large. The members
-//!   that are still here and those of the archive are together all there ever were. With them the cold episodes of the island are what they were, and the match is judged like any other.
+//!   their windows are compared with, but for what is surely here: episodes that are hot, however large, from their first
+//!   to their last member, and what lies no further than `reach` before the horizon. The members that are still here and
+//!   those of the archive are together all there ever were. With them the cold episodes of the island are what they were,
+//!   and the match is judged like any other.
 //! * Then what was brought back goes again, unless a hot episode now needs it.
 //!
 //! The archive may be ahead: it may hold records whose matches are still on their way here, and those of this very batch.
@@ -103,8 +105,9 @@ impl Shard {
         let spans = self.late(horizon, matches).into_iter().flat_map(|(id, late)| {
             let told = self.told.get(&id).unwrap_or(&none);
             let records = self.groups.get(&id).map_or(told, |group| &group.records);
-            // What is hot is whole, however large.
-            let mut here = needed(records, cut, reach);
+            // What is hot is whole, however large; what is near it may have been forgotten before it was there.
+            let hot = records.values().filter(|record| is_standing(rule, record) && record.end >= cut);
+            let mut here: Vec<Span> = hot.map(hull).collect();
             here.push(Span { start: cut, end: DateTime::<Utc>::MAX_UTC });
             without(&widened(&cores(rule, records, &late, reach), reach), &merged(here))
         });

@@ -375,16 +375,45 @@ fn what_is_hot_is_not_asked_for_and_what_is_cold_beside_it_is() {
     };
     // An episode that lasts long, and one match by itself long before it.
     let mut arrived: Vec<Match> = (0..100).step_by(4).map(at).chain([at(-90)]).collect();
+    let mut shard = Shard::default();
+    shard.apply(&runner.rule, &arrived, &[]);
+    let horizon = base() + TimeDelta::minutes(130);
+    // What lies around the episode, and none of it.
+    for (minute, from, until) in [(49, -40, 0), (99, -40, 0), (1, -79, 0), (-91, -171, -11)] {
+        let span = (base() + TimeDelta::minutes(from), base() + TimeDelta::minutes(until));
+        assert_eq!(shard.missing(&runner.rule, horizon, &[at(minute)]), [span], "minute {minute}");
+    }
     runner.apply(&arrived, &[]);
     runner.archive = arrived.clone();
-    runner.horizon = Some(base() + TimeDelta::minutes(130));
+    runner.horizon = Some(horizon);
     assert!(runner.forget(|_| false) > 0, "what lies alone is forgotten");
-    for (minute, asks) in [(49, 0), (99, 0), (1, 1), (-91, 2)] {
+    for minute in [49, 99, 1, -91] {
         arrived.push(at(minute));
         runner.apply(&arrived[arrived.len() - 1..], &[]);
         runner.archive = arrived.clone();
-        assert_eq!(runner.thaws, asks, "minute {minute}");
         check(&runner, &arrived);
+    }
+}
+
+/// An episode that formed after what lay before it had been forgotten: it is hot and whole, and what is near it is not.
+#[test]
+fn what_was_forgotten_before_an_episode_was_near_it_is_asked_for() {
+    let timespan = TimeDelta::minutes(10);
+    let mut runner = Runner::new(rule(Operator::EventCount { at_least: 3, timespan }, timespan));
+    let at = |minute: i64| Match {
+        event_id: format!("e{minute}"),
+        event_time: base() + TimeDelta::minutes(minute),
+        ..template()
+    };
+    let mut arrived: Vec<Match> = Vec::new();
+    for (minutes, horizon) in [(&[0, 38][..], 45), (&[46, 47], 80), (&[3, 5], 80)] {
+        let came: Vec<Match> = minutes.iter().copied().map(at).collect();
+        runner.apply(&came, &[]);
+        arrived.extend(came);
+        check(&runner, &arrived);
+        runner.archive = arrived.clone();
+        runner.horizon = Some(base() + TimeDelta::minutes(horizon));
+        runner.forget(|_| false);
     }
 }
 
