@@ -3,6 +3,7 @@
 //! Each query sees the tables as of its start: a snapshot of every Delta log. Statements that change anything are
 //! refused by the planner's own options, not by looking at the text.
 
+mod expanding;
 mod footers;
 mod functions;
 mod limits;
@@ -296,6 +297,7 @@ impl Sql {
         let context = SessionContext::new_with_state(state);
         context.register_object_store(ARCHIVE_URL.as_ref(), self.store.objects().clone());
         functions::register(&context);
+        expanding::bound(&context);
         let snapshots = Arc::new(Snapshots::new(self.store.clone(), self.reading.clone(), self.kept.clone()));
         if let Some(catalog) = context.catalog(database) {
             catalog.register_schema("public", snapshots.clone())?;

@@ -58,6 +58,28 @@ pub const ENDLESS: [&str; 6] = [
     "SELECT array_agg(value) FROM generate_series(1, 100000000000)",
 ];
 
+/// Few words that make a value larger than any machine.
+const EXPANDING: [&str; 18] = [
+    "SELECT unnest(generate_series(1, 100000000000))",
+    "SELECT array_length(range(0, 100000000000))",
+    "SELECT array_length(range(0, 1000000000)), id FROM events",
+    "SELECT unnest(generate_series(TIMESTAMP '1900-01-01', TIMESTAMP '2100-01-01', INTERVAL '1 millisecond'))",
+    "SELECT levenshtein(repeat('x', 1000000), repeat('y', 1000000))",
+    "SELECT length(regexp_replace(repeat('x', 1000000), '.', repeat('y', 100000), 'g'))",
+    "SELECT array_length(array_repeat('x', 100000000000))",
+    "SELECT array_length(array_repeat(array_repeat(1, 100000), 10000000))",
+    "SELECT array_length(array_resize([1], 100000000000))",
+    "SELECT length(repeat('x', 100000000000))",
+    "SELECT length(repeat(repeat('x', 10000000), 10000000))",
+    "SELECT length(lpad('x', 100000000000, 'y'))",
+    "SELECT length(rpad('x', 2000000000, 'y'))",
+    "SELECT length(replace(repeat('x', 1000000), 'x', repeat('y', 1000000)))",
+    "SELECT length(replace(raw, '\"', repeat('y', 10000000))) FROM events",
+    "SELECT length(string_agg(repeat('x', 1000000), '')) FROM generate_series(1, 1000000)",
+    "SELECT array_length(array_agg(repeat('x', 1000000))) FROM generate_series(1, 1000000)",
+    "SELECT length(array_to_string(array_repeat(repeat('x', 100000), 1000000), ''))",
+];
+
 fn limited(world: &World) -> Sql {
     let limits = Limits {
         memory_bytes: 64 * 1024 * 1024,
@@ -96,6 +118,46 @@ async fn what_has_no_end_is_ended_with_one_clear_line() {
         println!("{:?}: {error}", started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(30), "{query}");
         assert!(error.contains("esources exhausted"), "{query}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_grows_from_few_words_is_ended_before_memory_is() {
+    let world = archived().await;
+    let sql = limited(&world);
+    for query in EXPANDING {
+        let started = Instant::now();
+        let error = sql.collect(query).await.expect_err(query).to_string();
+        println!("{:?}: {error}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(30), "{query}");
+        assert!(error.contains("esources exhausted"), "{query}: {error}");
+    }
+    // What people write, they get.
+    for (query, expected) in [
+        (
+            "SELECT lpad('7', 3, '0') AS a, repeat('ab', 2) AS b, length(repeat('x', 1000000)) AS c",
+            r#"{"a":"007","b":"abab","c":1000000}"#,
+        ),
+        (
+            "SELECT replace(id, 'a', 'bb') AS a, regexp_replace(id, '(.)', '<\\1\\1>', 'g') AS b FROM events",
+            r#"{"a":"bb","b":"<aa>"}"#,
+        ),
+        (
+            "SELECT array_length(generate_series(1, 1000)) AS a, levenshtein('kitten', 'sitting') AS b",
+            r#"{"a":1000,"b":3}"#,
+        ),
+        (
+            "SELECT count(*) AS n FROM (SELECT unnest(generate_series(TIMESTAMP '2026-01-01', TIMESTAMP '2026-01-02', \
+             INTERVAL '1 hour')))",
+            r#"{"n":25}"#,
+        ),
+        (
+            "SELECT array_to_string(array_repeat('x', 3), '-') AS a, array_resize([1], 2, 7) AS b, \
+             length(array_to_string(range(0, 1000), ',')) AS c",
+            r#"{"a":"x-x-x","b":[1,7],"c":3889}"#,
+        ),
+    ] {
+        assert_eq!(world.lines(query).await, [expected], "{query}");
     }
 }
 
