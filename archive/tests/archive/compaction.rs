@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use archive::archiver::Settings;
@@ -53,18 +54,29 @@ pub fn compactor(world: &World) -> Compactor {
     Compactor::new(world.store(), Clock::system(), Metrics::new("test"), plan)
 }
 
-/// The record at an offset: three days in turn, users in no order.
+/// Users of the records: a prime, so that each has some of every day.
+const USERS: u64 = 211;
+
+/// Whose the record at an offset is: in no order.
+fn user_at(offset: u64) -> u64 {
+    offset * 13 % USERS
+}
+
+/// The record at an offset: three days in turn.
 fn record_at(partition: u32, offset: u64) -> (String, String) {
     let id = format!("{partition}-{offset}");
     let text = record(&id, &format!("2026-11-{:02}T10:{:02}:00", 20 + offset / 100 % 3, offset * 7 % 60));
-    let user = format!(r#"{{"UserId":"u{}@t.example","#, offset * 13 % 17);
+    let user = format!(r#"{{"UserId":"u{}@t.example","#, user_at(offset));
     let text = text.replacen('{', &user, 1);
     (id, text)
 }
 
-/// Appends records for ever.
-async fn feed(world: &World) {
-    loop {
+/// Appends records for ever, but no more rounds than are allowed so far.
+async fn feed(world: &World, allowed: &AtomicUsize) {
+    for round in 0.. {
+        while round >= allowed.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         for partition in 0..PARTITIONS {
             let from = world.log.end(Topic::Records, partition).await.unwrap();
             let texts: Vec<String> = (from..from + 5).map(|offset| record_at(partition, offset).1).collect();
@@ -145,49 +157,90 @@ async fn a_file_that_does_not_hold_what_its_commit_says_is_left_and_stops_nothin
     assert_eq!(after.snapshot().files.len(), 5, "the other day is one file");
 }
 
+/// Rounds of [`feed`] for each read: landing goes on for as long as there is reading, however many reads that are, and
+/// what a read costs does not grow with their number.
+const ROUNDS_PER_READ: f64 = 0.2;
+/// Rounds that are allowed at first, so that there is something to merge.
+const ROUNDS_FIRST: usize = 200;
+
+/// Opens the table: as many rows as its own positions in the log say. Whether some of them were merged.
+async fn read_the_table(world: &World, rows_seen: &AtomicU64) -> bool {
+    let at_least = rows_seen.load(Ordering::SeqCst);
+    let delta = DeltaTable::open(world.store(), &EVENTS).await.unwrap();
+    let snapshot = delta.snapshot();
+    let rows: u64 = snapshot
+        .files
+        .values()
+        .map(|add| serde_json::from_str::<FileStatistics>(add.stats.as_deref().unwrap()).unwrap().num_records)
+        .sum();
+    let positions = snapshot.positions.iter().filter(|(name, _)| name.contains("/records/"));
+    let read_from_log: u64 = positions.map(|(_, next)| next).sum();
+    assert_eq!(rows, read_from_log, "at version {:?}", snapshot.version);
+    assert!(rows >= at_least, "rows have gone");
+    rows_seen.fetch_max(rows, Ordering::SeqCst);
+    snapshot.files.keys().any(|path| path.contains("/c-"))
+}
+
+/// Asks for one user's rows: of each partition those from the first on, each once and none left out.
+async fn read_a_user(world: &World, user: u64) {
+    let mut found: [Vec<u64>; PARTITIONS as usize] = Default::default();
+    for line in world.lines(&format!("SELECT id FROM events WHERE user_id = 'u{user}@t.example'")).await {
+        let row: BTreeMap<String, String> = serde_json::from_str(&line).unwrap();
+        let (partition, offset) = row["id"].split_once('-').unwrap();
+        found[partition.parse::<usize>().unwrap()].push(offset.parse().unwrap());
+    }
+    for offsets in &mut found {
+        offsets.sort_unstable();
+        let expected: Vec<u64> = (0..).filter(|offset| user_at(*offset) == user).take(offsets.len()).collect();
+        assert_eq!(*offsets, expected, "of u{user}");
+    }
+}
+
+/// Counts what no filter skips.
+async fn read_everything(world: &World, rows_seen: &AtomicU64) {
+    let at_least = rows_seen.load(Ordering::SeqCst);
+    let counts = world.lines("SELECT count(*) AS n, count(DISTINCT id) AS d FROM events").await;
+    let counts: BTreeMap<String, u64> = serde_json::from_str(&counts[0]).unwrap();
+    assert_eq!(counts["n"], counts["d"]);
+    assert!(counts["n"] >= at_least, "rows have gone");
+}
+
 async fn no_reader_sees_a_row_twice_or_misses_one_while_files_land_and_merge(place: Place) {
     let reads = from_environment("HARRIER_TEST_READS", if place == Place::S3 { 100 } else { 1_000 });
+    let mut dice = from_environment("HARRIER_TEST_SEED", 1) as u64;
+    println!("{reads} reads, seed {dice}");
     let world = World::on(place);
     let (trigger, shutdown) = shutdown::channel();
     let archiver = world.archiver(hasty());
+    let (allowed, rows_seen) = (AtomicUsize::new(ROUNDS_FIRST), AtomicU64::new(0));
     let reading = async {
-        let (mut merged_seen, mut last, mut read) = (0, 0, 0);
         // Reads of a table that nothing has been merged in yet are none of those that count.
-        while merged_seen < reads {
-            read += 1;
-            let delta = DeltaTable::open(world.store(), &EVENTS).await.unwrap();
-            let snapshot = delta.snapshot();
-            let rows: u64 = snapshot
-                .files
-                .values()
-                .map(|add| serde_json::from_str::<FileStatistics>(add.stats.as_deref().unwrap()).unwrap().num_records)
-                .sum();
-            let positions = snapshot.positions.iter().filter(|(name, _)| name.contains("/records/"));
-            let read_from_log: u64 = positions.map(|(_, next)| next).sum();
-            assert_eq!(rows, read_from_log, "at version {:?}", snapshot.version);
-            assert!(rows >= last, "rows have gone");
-            last = rows;
-            merged_seen += usize::from(snapshot.files.keys().any(|path| path.contains("/c-")));
-            // Opening is the same for every reader; now and then the rows themselves.
-            if read % 50 == 0 {
-                let counts = world.lines("SELECT count(*) AS n, count(DISTINCT id) AS d FROM events").await;
-                let counts: BTreeMap<String, u64> = serde_json::from_str(&counts[0]).unwrap();
-                assert_eq!(counts["n"], counts["d"]);
-                assert!(counts["n"] >= last);
+        while !read_the_table(&world, &rows_seen).await {}
+        for read in 0..reads {
+            allowed.store(ROUNDS_FIRST + (read as f64 * ROUNDS_PER_READ) as usize, Ordering::Relaxed);
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            match (dice >> 33) % 50 {
+                0 => read_everything(&world, &rows_seen).await,
+                1..=20 => read_a_user(&world, (dice >> 40) % USERS).await,
+                _ => assert!(read_the_table(&world, &rows_seen).await, "what was merged is no longer"),
+            }
+            if (read + 1) % 10_000 == 0 {
+                println!("{} reads, {} rows", read + 1, rows_seen.load(Ordering::SeqCst));
             }
         }
-        println!("{read} reads, {merged_seen} of them with merged files, {last} rows in the end");
     };
     let playing = async {
         tokio::select! {
-            () = feed(&world) => {}
+            () = feed(&world, &allowed) => {}
             () = reading => {}
         }
         trigger.stop();
     };
     let (ended, ()) = tokio::join!(archiver.run(shutdown), playing);
     ended.unwrap();
-    assert_exact(&world).await;
+    let rows = assert_exact(&world).await;
+    let delta = DeltaTable::open(world.store(), &EVENTS).await.unwrap();
+    println!("{rows} rows, {:?} commits in the end", delta.snapshot().version);
 }
 
 /// What [`killed_at_any_moment_the_archive_is_exact`] kills: it writes and compacts for ever.
@@ -199,9 +252,10 @@ async fn a_life_to_be_killed() {
     let world = World::at(Path::new(&folder), address);
     let (_trigger, shutdown) = shutdown::channel();
     let archiver = world.archiver(hasty());
+    let allowed = AtomicUsize::new(usize::MAX);
     tokio::select! {
         ended = archiver.run(shutdown) => panic!("the archiver ended: {ended:?}"),
-        () = feed(&world) => {}
+        () = feed(&world, &allowed) => {}
     }
 }
 
