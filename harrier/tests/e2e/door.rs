@@ -1,4 +1,5 @@
-//! The archive's door for PostgreSQL clients, with the clients that analysts have: psql and psycopg.
+//! The archive's door for PostgreSQL clients, with the clients that analysts have: psql, psycopg, and what tools in Java
+//! speak through, pgjdbc.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -117,6 +118,58 @@ fn psycopg_reads_what_is_archived_as_text_and_in_binary() {
     for (row, expected) in answers.iter().zip(&expected) {
         assert_eq!((&row[0], &row[1], &row[7]), (&expected["id"], &expected["user_id"], &expected["raw"]));
     }
+    assert_eq!(door.terminate(), Some(0));
+}
+
+/// The driver's file, where CI puts it.
+const DRIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/jdbc/postgresql-42.7.14.jar");
+
+#[test]
+fn the_java_driver_lists_describes_and_asks() {
+    if !works("javac", &["-version"]) || !std::path::Path::new(DRIVER).exists() {
+        println!("skipped: no Java development kit, or no {DRIVER}");
+        return;
+    }
+    let (harrier, config) = archived("");
+    let door = Service::start_as(&config, "sql");
+    let mut java = client("java", &door);
+    let ran = finish(java.args(["-cp", DRIVER, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/Door.java")]));
+    assert_eq!(ran.code, Some(0), "{ran}\n{}", door.stderr());
+    let answers: Vec<(&str, &str)> = ran.stdout.lines().map(|line| line.split_once('\t').unwrap()).collect();
+    let answer = |name: &str| -> Vec<&str> {
+        answers.iter().filter(|(known, _)| *known == name).map(|(_, answer)| *answer).collect()
+    };
+    assert_eq!(answer("schemas"), ["[information_schema, pg_catalog, public]"]);
+    assert_eq!(answer("catalogs"), ["[harrier]"]);
+    let tables =
+        harrier.rows("SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE' ORDER BY 1");
+    let tables: Vec<&str> = tables.iter().map(|table| table["table_name"].as_str().unwrap()).collect();
+    assert_eq!(answer("tables"), [format!("[{}]", tables.join(", "))]);
+    let columns = harrier.rows("DESCRIBE blobs");
+    let columns: Vec<&str> = columns.iter().map(|column| column["column_name"].as_str().unwrap()).collect();
+    assert_eq!(answer("columns"), [format!("[{}]", columns.join(", "))]);
+    assert!(answer("types")[0].contains("timestamptz"), "{}", answer("types")[0]);
+    // What an archive has none of is an empty list, not an error.
+    for nothing in ["primary keys", "indexes", "imported keys", "exported keys", "procedures", "functions", "best row"]
+    {
+        assert_eq!(answer(nothing), ["[]"], "{nothing}");
+    }
+    let query = "SELECT id, event_time, day FROM events WHERE operation = 'New-InboxRule' ORDER BY id";
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+    let expected: Vec<String> = harrier
+        .rows(query)
+        .iter()
+        .map(|row| format!("{} {} {}", text(row, "id"), text(row, "event_time"), text(row, "day")))
+        .collect();
+    assert!(!expected.is_empty());
+    for time in 1..=8 {
+        assert_eq!(answer(&format!("asked {time}")), expected, "{time}");
+    }
+    let count = harrier.number("SELECT count(*) FROM events").to_string();
+    assert_eq!(answer("by sevens"), [count.as_str()]);
+    assert_eq!(answer("at most five"), ["5"]);
+    assert_eq!((answer("write"), answer("too long")), (vec!["25006"], vec!["57014"]));
+    assert_eq!((answer("type info"), answer("after all")), (vec!["true"], vec!["true"]));
     assert_eq!(door.terminate(), Some(0));
 }
 

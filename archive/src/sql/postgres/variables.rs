@@ -47,6 +47,7 @@ const VARIABLES: &[(&str, &str, Rule)] = &[
     ("lc_messages", "C.UTF-8", Rule::Free),
     ("lock_timeout", "0", Rule::Free),
     ("max_identifier_length", "63", Rule::Shown),
+    ("max_index_keys", "32", Rule::Shown),
     ("quote_all_identifiers", "off", Rule::Free),
     ("row_security", "on", Rule::Free),
     ("search_path", "public", Rule::Kept("the tables of the archive are in public")),

@@ -120,6 +120,11 @@ impl VisitorMut for Rewriter<'_> {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        counted_out(factor);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Subquery(query) if self.void(query).is_some() => *expr = null(),
@@ -171,6 +176,10 @@ impl VisitorMut for Rewriter<'_> {
                     && schema.value.eq_ignore_ascii_case(SCHEMA)
                 {
                     function.name.0.remove(0);
+                }
+                // Arrays begin at 1 here.
+                if last(&function.name) == UPPER {
+                    function.name = ObjectName::from(vec![Ident::new("array_length")]);
                 }
             }
             Expr::Identifier(ident) if ident.quote_style.is_none() && is_word(&ident.value) => {
@@ -353,7 +362,11 @@ fn is_void(table: &TableWithJoins) -> bool {
 }
 
 fn never_has_rows(factor: &TableFactor) -> bool {
-    let TableFactor::Table { name, args: None, .. } = factor else { return false };
+    let name = match factor {
+        TableFactor::Table { name, args: None, .. } => name,
+        TableFactor::Derived { subquery, .. } => return void(&subquery.body).is_some(),
+        _ => return false,
+    };
     let in_schema = match name.0.as_slice() {
         [_] => true,
         [ObjectNamePart::Identifier(schema), _] => schema.value.eq_ignore_ascii_case(SCHEMA),
@@ -362,14 +375,19 @@ fn never_has_rows(factor: &TableFactor) -> bool {
     in_schema && empty::find(&last(name)).is_some()
 }
 
+/// What a name is to others: without quotes its case says nothing.
+fn known_as(ident: &Ident) -> String {
+    if ident.quote_style.is_none() { ident.value.to_ascii_lowercase() } else { ident.value.clone() }
+}
+
 /// Names of the columns, each once; none if they are not all written.
 fn names(projection: &[SelectItem]) -> Option<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     for item in projection {
         let name = match item {
-            SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
-            SelectItem::UnnamedExpr(Expr::Identifier(ident)) => ident.value.clone(),
-            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last()?.value.clone(),
+            SelectItem::ExprWithAlias { alias, .. } => known_as(alias),
+            SelectItem::UnnamedExpr(Expr::Identifier(ident)) => known_as(ident),
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => known_as(parts.last()?),
             SelectItem::UnnamedExpr(Expr::Function(function)) => last(&function.name),
             SelectItem::UnnamedExpr(_) => "?column?".to_owned(),
             _ => return None,
@@ -411,6 +429,25 @@ fn lists_options(query: &Query) -> bool {
         name.0.len() == 2 && last(name) == "unnest"
     };
     !select.from.is_empty() && select.from.iter().all(spreads)
+}
+
+/// PostgreSQL's function for the last place in an array.
+const UPPER: &str = "array_upper";
+
+/// `FROM generate_series(1, array_upper(a, 1))`: how the Java driver goes through the search path. As a table the engine
+/// counts between numbers that are written only; what an array has places for is few, and may be made at once.
+fn counted_out(factor: &mut TableFactor) {
+    let TableFactor::Table { name, args: Some(arguments), alias, .. } = factor else { return };
+    let [first, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(upper)))] = arguments.args.as_slice() else {
+        return;
+    };
+    if last(name) != "generate_series" || last(&upper.name) != UPPER {
+        return;
+    }
+    if let Some(subquery) = parsed_query(&format!("SELECT unnest(generate_series({first}, {upper}))")) {
+        let (subquery, alias) = (Box::new(subquery), alias.take());
+        *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
+    }
 }
 
 /// Whether one row comes out of no rows.
@@ -469,6 +506,15 @@ mod tests {
             ("SELECT c.oid, c.*, d.x FROM c, d", "SELECT c.*, d.x FROM c, d"),
             ("SELECT inhrelid::regclass FROM pg_inherits i, pg_class c", "SELECT NULL AS \"?column?\" WHERE false"),
             ("SELECT 1 FROM t LEFT JOIN pg_index i ON true", "SELECT 1 FROM t LEFT JOIN pg_catalog.pg_index i ON true"),
+            (
+                "SELECT r.KEYS, r.\"A\" FROM pg_class c JOIN (SELECT f(i.indkey) AS keys FROM pg_index i) r ON (r.keys).n = 1",
+                "SELECT NULL AS \"keys\", NULL AS \"A\" WHERE false",
+            ),
+            (
+                "SELECT s.r FROM generate_series(1, array_upper(current_schemas(false), 1)) AS s(r), generate_series(1, 9) t",
+                "SELECT s.r FROM (SELECT unnest(generate_series(1, array_length(current_schemas(false), 1)))) AS s (r), \
+                 generate_series(1, 9) t",
+            ),
             ("SELECT count(*) FROM pg_index", "SELECT count(*) FROM pg_catalog.pg_index"),
             ("SELECT (SELECT adbin FROM pg_attrdef d WHERE d.adrelid = a.oid) FROM a", "SELECT NULL FROM a"),
             (
