@@ -6,6 +6,10 @@
 //! far it is complete, and as completeness only ever grows, of the set alone in the end. A record that comes after all
 //! takes the finding back.
 //!
+//! What is decided expires like the members of windows. What the archive gives back for a late match may hold an expected
+//! record whose own match is still on its way, so nothing that is brought back says what was told: a late match judges all
+//! episodes near it anew.
+//!
 //! How far the shard has decided is kept in a row: who loads it must not take for told what was never told. When that
 //! moves, the triggers between are decided; a batch costs those, and the neighbourhoods of its expected records.
 
@@ -19,16 +23,19 @@ use super::window::{Span, earlier, later, within};
 use crate::rule::model::Absence;
 
 /// Builds what stands from the members: after a load.
-pub(super) fn prepare(groups: &mut Groups, rule: &Absence, complete: Option<DateTime<Utc>>) {
-    for group in groups.values_mut() {
-        let keys: Vec<MemberKey> = group.members.keys().copied().collect();
-        for key in keys {
-            let stands = stands(&group.members, rule, complete, key);
-            if let Some(member) = group.members.get_mut(&key) {
-                member.stands = stands;
-            }
+pub(super) fn prepare(group: &mut Group, rule: &Absence, complete: Option<DateTime<Utc>>) {
+    let keys: Vec<MemberKey> = group.members.keys().copied().collect();
+    for key in keys {
+        let stands = stands(&group.members, rule, complete, key);
+        if let Some(member) = group.members.get_mut(&key) {
+            member.stands = stands;
         }
     }
+}
+
+/// Lets every trigger stand: what may have been told at some time.
+pub(super) fn let_all_stand(group: &mut Group, rule: &Absence) {
+    group.members.values_mut().for_each(|member| member.stands = !is_expected(rule, member));
 }
 
 /// Judges what arrived, and what is decided now that the set is complete up to `complete.1` and was up to `complete.0`.

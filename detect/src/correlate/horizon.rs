@@ -17,6 +17,7 @@
 //!   those of the archive are together all there ever were. With them the cold episodes of the island are what they were,
 //!   and the match is judged like any other.
 //! * Then what was brought back goes again, unless a hot episode now needs it.
+//! * What waits to be complete (an absence) has a horizon of its own: no later than how far it has decided.
 //!
 //! The archive may be ahead: it may hold records whose matches are still on their way here, and those of this very batch.
 //! So what is brought is never taken for judged. It is looked at, and it is judged when its match arrives: a match is
@@ -35,7 +36,7 @@ use super::episode::{Episode, Verdict, restore};
 use super::finding::identity;
 use super::state::{About, Group, GroupId, Member, MemberKey, Record, Rows, group_id};
 use super::window::{Span, earlier, later, within};
-use super::{Shard, aggregate, chain, same};
+use super::{Shard, absence, aggregate, chain, same};
 use crate::rule::model::{Operator, Rule};
 
 /// What a shard may have forgotten, and what the archive has of it.
@@ -54,17 +55,19 @@ pub struct Past<'p> {
 pub fn look_back(rule: &Rule) -> Option<TimeDelta> {
     match &rule.operator {
         Operator::NewValue(_) | Operator::Outside | Operator::Spike(_) => return None,
-        // What it waits for is brought back by nobody yet.
-        Operator::Absence(_) => return None,
         Operator::Each
         | Operator::EventCount { .. }
         | Operator::ValueCount { .. }
         | Operator::Temporal { .. }
         | Operator::TemporalOrdered(_)
         | Operator::Travel(_)
-        | Operator::Aggregate(_) => {}
+        | Operator::Aggregate(_)
+        | Operator::Absence(_) => {}
     }
     let mut windows = rule.operator.timespan().checked_add(&rule.gap)?;
+    if let Operator::Absence(absence) = &rule.operator {
+        windows = windows.checked_add(&absence.delay)?;
+    }
     for stage in &rule.stages {
         windows = windows.checked_add(&stage.operator.timespan())?;
     }
@@ -99,7 +102,9 @@ impl Shard {
         horizon: DateTime<Utc>,
         matches: &[Match],
     ) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
-        let Some(reach) = look_back(rule) else { return Vec::new() };
+        let (Some(reach), Some(horizon)) = (look_back(rule), self.horizon(rule, Some(horizon))) else {
+            return Vec::new();
+        };
         let none = BTreeMap::new();
         let cut = earlier(horizon, reach);
         let spans = self.late(horizon, matches).into_iter().flat_map(|(id, late)| {
@@ -122,7 +127,7 @@ impl Shard {
         horizon: DateTime<Utc>,
         kept: impl Fn(&[u8]) -> bool,
     ) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let cut = earlier(horizon, reach);
+        let cut = earlier(self.complete.map_or(horizon, |complete| horizon.min(complete)), reach);
         let mut rows = Rows::default();
         let mut chains = Vec::new();
         for (id, group) in &mut self.groups {
@@ -158,6 +163,19 @@ impl Shard {
         // What else is derived needs the rule.
         self.stale.extend(chains);
         rows.into_vec()
+    }
+
+    /// Whether anything is ever forgotten of a shard of this rule: not of an absence that has decided nothing yet.
+    pub fn may_forget(&self, rule: &Rule) -> bool {
+        self.horizon(rule, Some(DateTime::<Utc>::MAX_UTC)).is_some()
+    }
+
+    /// The horizon as it is for this shard: what an absence has not decided yet must be whole when it is.
+    pub fn horizon(&self, rule: &Rule, horizon: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        match &rule.operator {
+            Operator::Absence(_) => Some(horizon?.min(self.complete?)),
+            _ => horizon,
+        }
     }
 
     /// The first day of which a member is here.
@@ -222,16 +240,20 @@ impl Shard {
                     brought.push(key);
                 }
             }
-            // What was told may have been told with what arrives now.
-            derive(group, rule);
+            // What was told may have been told with what arrives now. That something is absent was told before it came:
+            // any trigger may have stood.
+            derive(group, rule, self.complete);
+            if let Operator::Absence(parameters) = &rule.operator {
+                absence::let_all_stand(group, parameters);
+            }
             thawed.incomplete += revive(group, rule, &cores, cut);
             let before = group.members.len();
             for key in &arriving {
                 group.members.remove(key);
             }
             brought.retain(|key| !arriving.contains(key));
-            if group.members.len() < before {
-                derive(group, rule);
+            if group.members.len() < before || matches!(rule.operator, Operator::Absence(_)) {
+                derive(group, rule, self.complete);
             }
             let late = late.iter().map(|matched| matched.event_time).collect();
             thawed.islands.insert(id, Island { late, cores, brought });
@@ -256,7 +278,7 @@ impl Shard {
                 }
             }
             group.episodes.retain(|_, episode| episode.end >= cut);
-            derive(group, rule);
+            derive(group, rule, self.complete);
             // What is hot may have been summed up with what has gone, or without what came: it is to be what a restart
             // makes of it.
             for core in island.cores {
@@ -274,7 +296,7 @@ impl Shard {
     pub(super) fn refresh(&mut self, rule: &Rule) {
         for id in std::mem::take(&mut self.stale) {
             if let Some(group) = self.groups.get_mut(&id).filter(|_| is_derived(rule)) {
-                derive(group, rule);
+                derive(group, rule, self.complete);
             }
         }
     }
@@ -284,7 +306,9 @@ impl Thawed {
     /// What more records can make false is judged anew all over the island: what stood there was told with records that
     /// are judged only now, or without them.
     pub(super) fn doubt(&self, rule: &Rule, groups: &super::Groups, verdicts: &mut BTreeMap<GroupId, Verdict>) {
-        let Operator::Aggregate(parameters) = &rule.operator else { return };
+        if !matches!(rule.operator, Operator::Aggregate(_) | Operator::Absence(_)) {
+            return;
+        }
         for (id, island) in &self.islands {
             let Some(group) = groups.get(id) else { continue };
             let verdict = verdicts.entry(*id).or_default();
@@ -293,6 +317,8 @@ impl Thawed {
                     .withdrawn
                     .extend(group.episodes.range(core.start..=core.end).map(|(start, _)| Span::at(*start)));
             }
+            // What arrives of an absence is judged one by one.
+            let Operator::Aggregate(parameters) = &rule.operator else { continue };
             for time in &island.late {
                 let near = Span { start: earlier(*time, parameters.timespan), end: later(*time, parameters.timespan) };
                 verdict.satisfied.extend(aggregate::standing(group, near));
@@ -302,7 +328,7 @@ impl Thawed {
 }
 
 /// Builds what is kept beside members and episodes.
-fn derive(group: &mut Group, rule: &Rule) {
+fn derive(group: &mut Group, rule: &Rule, complete: Option<DateTime<Utc>>) {
     if !rule.stages.is_empty() {
         group.chain = chain::Chain::default();
         chain::prepare(group, rule);
@@ -314,6 +340,8 @@ fn derive(group: &mut Group, rule: &Rule) {
     {
         group.by_value = same::ByValue::default();
         same::prepare(group, sequence);
+    } else if let Operator::Absence(parameters) = &rule.operator {
+        absence::prepare(group, parameters, complete);
     }
 }
 

@@ -160,6 +160,7 @@ impl Shard {
         matches: &[Match],
         observations: &[Observation],
     ) -> Change {
+        let past = &Past { horizon: self.horizon(rule, past.horizon), ..*past };
         if !self.ready {
             self.prepare(rule, past.horizon);
         }
@@ -215,7 +216,9 @@ impl Shard {
         match &rule.operator {
             Operator::NewValue(parameters) => new_value::prepare(&mut self.groups, &self.sightings, parameters),
             Operator::Outside => outside::prepare(&mut self.groups, &self.sightings),
-            Operator::Absence(parameters) => absence::prepare(&mut self.groups, parameters, self.complete),
+            Operator::Absence(parameters) => {
+                self.groups.values_mut().for_each(|group| absence::prepare(group, parameters, self.complete));
+            }
             Operator::Spike(parameters) => self.groups.values_mut().for_each(|group| spike::prepare(group, parameters)),
             Operator::Aggregate(parameters) => {
                 self.groups.values_mut().for_each(|group| aggregate::prepare(group, parameters));

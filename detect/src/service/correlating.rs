@@ -252,6 +252,7 @@ impl CorrelateWorker {
     /// Late matches of a shard that needs more than can be held. Judged without it they would tell what is not so.
     fn refuse_late(&mut self, place: Place, mut news: News, known: &mut Known, txn: &mut Txn) {
         let horizon = known.forgetting.horizon(news.meaning);
+        let horizon = self.shards.get(&place).and_then(|held| held.shard.horizon(&news.rule, horizon));
         let before = news.matches.len();
         news.matches.retain(|matched| horizon.is_none_or(|horizon| matched.event_time >= horizon));
         let refused = before - news.matches.len();
@@ -283,7 +284,7 @@ impl CorrelateWorker {
             }
         }
         forgetting.written(&news.tenant, (news.meaning, place.shard), &news.matches, &change.rows);
-        let expiry = look_back(&news.rule);
+        let expiry = look_back(&news.rule).filter(|_| held.shard.may_forget(&news.rule));
         let expiry = expiry.map(|reach| Expiry { told: place.told, meaning: news.meaning, reach });
         layout.write(partition, place, (&mut held.root, expiry), change.rows, &mut txn.state);
         for finding in change.findings {

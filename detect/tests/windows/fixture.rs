@@ -154,6 +154,10 @@ impl Runner {
     pub fn forget(&mut self, kept: impl Fn(&[u8]) -> bool) -> usize {
         let (Some(reach), Some(horizon)) = (look_back(&self.rule), self.horizon) else { return 0 };
         let mut restarted = Shard::load(self.rows.clone()).unwrap();
+        assert_eq!(restarted.may_forget(&self.rule), self.shard.may_forget(&self.rule));
+        if !restarted.may_forget(&self.rule) {
+            return 0;
+        }
         let gone = self.shard.forget(reach, horizon, &kept);
         assert_eq!(restarted.forget(reach, horizon, &kept), gone, "a restart before forgetting changes it");
         for (key, value) in &gone {

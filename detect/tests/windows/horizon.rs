@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use detect::correlate::Shard;
-use detect::rule::model::{Operator, Rule, Sequence, Travel};
+use detect::rule::model::{Absence, Operator, Rule, Sequence, Travel};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -17,8 +17,8 @@ use schemas::message::Match;
 use super::fixture::{Runner, Thaw, base, rule};
 use super::oracle;
 use super::property::{
-    Arrival, MINUTES, Story, a_growing_operator, a_measure, a_step, a_story, aggregate_of, cases, chain_of, measured,
-    placed, sharing,
+    Arrival, MINUTES, Story, a_growing_operator, a_measure, a_step, a_story, aggregate_of, cases, chain_of, decided,
+    measured, placed, sharing,
 };
 
 /// What happens after a batch.
@@ -31,6 +31,8 @@ struct Moment {
     horizon: i64,
     /// How many of the newest arrivals the archive does not have yet.
     behind: usize,
+    /// How far the set is said to be complete, in steps of the story: what waits for that is decided.
+    complete: Option<i64>,
 }
 
 impl std::fmt::Debug for Moment {
@@ -52,8 +54,14 @@ struct Forgetting {
 }
 
 fn a_forgetting(steps: i64) -> impl Strategy<Value = Forgetting> {
-    let moment = (any::<bool>(), any::<bool>(), 0..steps + 20, 0..4_usize);
-    let moment = moment.prop_map(|(forgets, moves, horizon, behind)| Moment { forgets, moves, horizon, behind });
+    let moment = (any::<bool>(), any::<bool>(), 0..steps + 20, 0..4_usize, prop::option::of(0..steps + 20));
+    let moment = moment.prop_map(|(forgets, moves, horizon, behind, complete)| Moment {
+        forgets,
+        moves,
+        horizon,
+        behind,
+        complete,
+    });
     (vec(moment, 40), any::<bool>()).prop_map(|(moments, ahead)| Forgetting { moments, ahead })
 }
 
@@ -65,20 +73,22 @@ fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usiz
     if forgetting.ahead {
         runner.archive = once_each(&arrivals);
     }
-    let (mut applied, mut archived, mut forgotten) = (0, 0, 0);
+    let (mut applied, mut archived, mut forgotten, mut complete) = (0, 0, 0, None);
     for (at, end) in story.ends.iter().enumerate() {
         if *end == 0 && at + 1 < arrivals.len() {
             continue;
         }
+        let moment = forgetting.moments[at % forgetting.moments.len()];
+        runner.complete = moment.complete.map(|steps| base() + TimeDelta::seconds(steps * MINUTES));
+        complete = complete.max(runner.complete);
         runner.apply(&arrivals[applied..=at], &[]);
         applied = at + 1;
         if !forgetting.ahead {
-            check(&runner, &arrivals[..applied]);
+            check(&runner, &arrivals[..applied], complete);
         }
         if *end == 2 {
             runner.restart();
         }
-        let moment = forgetting.moments[at % forgetting.moments.len()];
         if moment.forgets || moment.moves {
             archived = archived.max(applied.saturating_sub(moment.behind));
             if !forgetting.ahead {
@@ -92,7 +102,7 @@ fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usiz
             }
         }
     }
-    check(&runner, &arrivals);
+    check(&runner, &arrivals, complete);
     (forgotten, runner.thaws)
 }
 
@@ -103,9 +113,13 @@ fn matched(arrival: &Arrival) -> Match {
     }
 }
 
-fn check(runner: &Runner, arrived: &[Match]) {
+fn check(runner: &Runner, arrived: &[Match], complete: Option<DateTime<Utc>>) {
     let actual: Vec<_> = runner.standing().into_iter().map(oracle::of_finding).collect();
-    let expected = oracle::standing(&runner.rule, arrived, &[]);
+    let mut arrived = arrived.to_vec();
+    if let Operator::Absence(absence) = &runner.rule.operator {
+        decided(absence, complete, &mut arrived);
+    }
+    let expected = oracle::standing(&runner.rule, &arrived, &[]);
     let (more, less): (Vec<_>, Vec<_>) = (
         actual.iter().filter(|one| !expected.contains(one)).collect(),
         expected.iter().filter(|one| !actual.contains(one)).collect(),
@@ -169,6 +183,15 @@ fn temporal_ordered() -> impl Strategy<Value = Case> {
         let steps = names.iter().map(|name| a_step(&format!("m{name}"), None, TimeDelta::zero())).collect();
         Operator::TemporalOrdered(Sequence { steps, timespan })
     }))
+}
+
+fn absence() -> impl Strategy<Value = Case> {
+    let expect = prop::sample::select(vec![vec!["m0"], vec!["m1"], vec!["m0", "m2"]]);
+    let operator = (expect, few_minutes(), few_minutes()).prop_map(|(expect, timespan, delay)| {
+        let expect = expect.into_iter().map(str::to_owned).collect();
+        Operator::Absence(Absence { expect, timespan, delay })
+    });
+    a_case(operator)
 }
 
 fn same() -> impl Strategy<Value = Case> {
@@ -240,6 +263,11 @@ proptest! {
 
     #[test]
     fn temporal_ordered_forgets(case in temporal_ordered()) {
+        holds(case);
+    }
+
+    #[test]
+    fn absence_forgets(case in absence()) {
         holds(case);
     }
 
@@ -317,6 +345,11 @@ fn without_the_archive_temporal_ordered_is_wrong() {
 }
 
 #[test]
+fn without_the_archive_absence_is_wrong() {
+    needs_the_archive(absence());
+}
+
+#[test]
 fn without_the_archive_same_is_wrong() {
     needs_the_archive(same());
 }
@@ -391,7 +424,7 @@ fn what_is_hot_is_not_asked_for_and_what_is_cold_beside_it_is() {
         arrived.push(at(minute));
         runner.apply(&arrived[arrived.len() - 1..], &[]);
         runner.archive = arrived.clone();
-        check(&runner, &arrived);
+        check(&runner, &arrived, None);
     }
 }
 
@@ -410,7 +443,7 @@ fn what_was_forgotten_before_an_episode_was_near_it_is_asked_for() {
         let came: Vec<Match> = minutes.iter().copied().map(at).collect();
         runner.apply(&came, &[]);
         arrived.extend(came);
-        check(&runner, &arrived);
+        check(&runner, &arrived, None);
         runner.archive = arrived.clone();
         runner.horizon = Some(base() + TimeDelta::minutes(horizon));
         runner.forget(|_| false);

@@ -87,6 +87,14 @@ pub fn a_story(steps: i64, grain: i64, observations: usize) -> impl Strategy<Val
     })
 }
 
+/// What is not decided yet does not stand.
+pub fn decided(absence: &Absence, complete: Option<chrono::DateTime<Utc>>, all: &mut Vec<Match>) {
+    all.retain(|one| {
+        let is_decided = complete.is_some_and(|complete| one.event_time + absence.wait() <= complete);
+        is_decided || absence.expect.contains(&one.member)
+    });
+}
+
 /// A sequence whose first rule shares, and m1 with it now and then; m2 never does.
 pub fn sharing(others: &[(u8, i64)], two_share: bool, with_pauses: bool, mut story: Story) -> (Vec<Step>, Story) {
     let pause = |minutes: i64| TimeDelta::minutes(if with_pauses { minutes } else { 0 });
@@ -326,11 +334,7 @@ proptest! {
         check_with(rule, &story, |runner, all| {
             runner.complete = marks.next().flatten();
             complete = complete.max(runner.complete);
-            // What is not decided yet does not stand.
-            all.retain(|one| {
-                let is_decided = complete.is_some_and(|complete| one.event_time + absence.wait() <= complete);
-                is_decided || absence.expect.contains(&one.member)
-            });
+            decided(&absence, complete, all);
         });
     }
 

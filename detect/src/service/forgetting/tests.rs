@@ -7,7 +7,9 @@
 use runtime::log::{Consumer, Topic};
 use schemas::envelope::Received;
 
-use super::super::judging_again::tests::{Bed, Chance, NEW_ADDRESS, base, book, burst, canonical_of, found, received};
+use super::super::judging_again::tests::{
+    Bed, Chance, NEW_ADDRESS, base, book, burst, canonical_of, found, found_complete, received,
+};
 use super::super::offer;
 use super::*;
 
@@ -46,9 +48,12 @@ async fn members(bed: &Bed) -> usize {
 
 const SELDOM: &str = "title: Seldom\nid: seldom\nlevel: high\ncorrelation: {type: event_count, rules: [y], group-by: [user_id], timespan: 2d, condition: {gte: 2}}\n";
 
+const MISSING: &str = "title: Missing\nid: missing\nlevel: high\ncorrelation: {type: x_absence, rules: [x, y], group-by: [user_id], timespan: 6h, x-expect: [y], x-delay: 1m}\n";
+
 #[tokio::test]
 async fn what_was_forgotten_changes_nothing() {
-    let rules = [base("x", "x"), base("y", "y"), burst(3), SELDOM.to_owned(), NEW_ADDRESS.to_owned()];
+    let rules =
+        [base("x", "x"), base("y", "y"), burst(3), SELDOM.to_owned(), MISSING.to_owned(), NEW_ADDRESS.to_owned()];
     let (mut looks, mut kept, mut all) = (0, 0, 0);
     for seed in 0..3 {
         println!("seed {seed}");
@@ -84,7 +89,14 @@ async fn what_was_forgotten_changes_nothing() {
         }
         let (before, looked) = (members(&bed).await, *bed.shelf.looks.lock().unwrap());
         bed.settle(&mut chance).await;
-        let expected = found(&book(&rules), &records);
+        // All that was waited for is decided in the end.
+        for (tenant, feed) in [("t1", "Audit.Exchange"), ("t2", "Audit.Exchange"), ("t2", "Audit.General")] {
+            mark(&bed, tenant, feed, DAYS + 1).await;
+        }
+        bed.settle(&mut chance).await;
+        let expected =
+            found_complete(&book(&rules), &records, day(DAYS + 1).and_time(chrono::NaiveTime::MIN).and_utc());
+        assert!(expected.values().filter(|finding| finding.rule.id == "missing").count() > 10, "seed {seed}");
         assert!(expected.len() > 20, "seed {seed}: something is found");
         assert_eq!(canonical_of(bed.standing().await), expected, "seed {seed}");
         println!("{} records, {before} and then {} members, {looked} looks", records.len(), members(&bed).await);
