@@ -1,5 +1,8 @@
 //! `harrier archive erase`: a person's data goes and stays away, and all else is as it was.
 
+use runtime::config::Config;
+use runtime::log::embedded::Embedded;
+use runtime::log::{Log, Output, To, Topic, Txn};
 use serde_json::Value;
 
 use crate::binary::{Harrier, Ran, command, finish};
@@ -135,4 +138,18 @@ fn what_may_not_be_erased_is_refused_with_its_reason() {
         harrier.run(["archive", "erase", "--tenant", "contoso", "--user", "", "--reason", "r", "--by", "b", "--yes"]);
     assert_eq!(nobody.code, Some(1), "{nobody}");
     assert_eq!(named(&harrier, PERSON).len(), 5);
+}
+
+#[tokio::test]
+async fn what_the_archive_has_not_read_yet_is_said() {
+    let (harrier, _) = imported();
+    let said = "messages that the archive had not read";
+    let erased = erase(&harrier, &["--yes"]);
+    assert!(erased.code == Some(0) && !erased.stdout.contains(said), "{erased}");
+    let partitions = Config::for_data_dir(&harrier.data_dir()).log.partitions;
+    let log = Embedded::open(&harrier.data_dir().join("log.sqlite"), partitions).unwrap();
+    let output = Output { topic: Topic::Records, to: To::Partition(0), value: b"on its way".to_vec() };
+    log.commit(Txn { outputs: vec![output], ..Txn::default() }).await.unwrap();
+    let erased = erase(&harrier, &["--yes"]);
+    assert!(erased.code == Some(0) && erased.stdout.contains(&format!("- 1 {said}")), "{erased}");
 }

@@ -7,6 +7,7 @@ use archive::retention::Hold;
 use archive::sql::Sql;
 use chrono::Utc;
 use runtime::config::Config;
+use runtime::log::{Consumer, Topic};
 use schemas::text::escape_controls;
 
 use crate::cli::Erase;
@@ -33,6 +34,8 @@ pub async fn run(config: &Config, options: &Erase) -> anyhow::Result<Outcome> {
         writeln!(out, "nothing was erased: --yes does it, and it cannot be undone")?;
         return Ok(Outcome::Done);
     }
+    // Before: what comes into the archive meanwhile may have been looked for already.
+    let unread = unread(config).await?;
     let gone = eraser.erase(&subject, &decision, Utc::now()).await?;
     print_shares(&mut out, &gone)?;
     let rows: u64 = gone.iter().map(|share| share.rows).sum();
@@ -46,7 +49,7 @@ pub async fn run(config: &Config, options: &Erase) -> anyhow::Result<Outcome> {
             grouped(rows)
         )?;
     }
-    left(&mut out, config, named_elsewhere(&sql, &subject).await?, options.now)?;
+    left(&mut out, config, (named_elsewhere(&sql, &subject).await?, unread), options.now)?;
     Ok(Outcome::Done)
 }
 
@@ -120,6 +123,22 @@ async fn named_elsewhere(sql: &Sql, subject: &Subject) -> anyhow::Result<u64> {
     Ok(count)
 }
 
+/// What the log has and the archive has not read yet.
+async fn unread(config: &Config) -> anyhow::Result<u64> {
+    if !services::has_log(config) {
+        return Ok(0);
+    }
+    let log = services::open_log(config)?;
+    let mut unread = 0;
+    for topic in Topic::ALL.into_iter().filter(|topic| Consumer::of(*topic).contains(&Consumer::Archive)) {
+        for partition in 0..log.partitions() {
+            let end = log.end(topic, partition).await?;
+            unread += end.saturating_sub(log.committed(Consumer::Archive, topic, partition).await?);
+        }
+    }
+    Ok(unread)
+}
+
 async fn rows(
     sql: &Sql,
     query: &str,
@@ -131,9 +150,17 @@ async fn rows(
 }
 
 /// What still holds the data: erasing is not done where somebody believes that it is.
-fn left(out: &mut impl Write, config: &Config, named: u64, is_now: bool) -> std::io::Result<()> {
+fn left(out: &mut impl Write, config: &Config, (named, unread): (u64, u64), is_now: bool) -> std::io::Result<()> {
     let days = config.log.keep.as_secs().div_ceil(86_400);
     writeln!(out, "What still holds some of it:")?;
+    if unread > 0 {
+        let unread = grouped(unread);
+        writeln!(
+            out,
+            "- {unread} messages that the archive had not read when this began, which may be of the person and come in \
+             after: ask again once it has, in a minute or two where `harrier run` runs"
+        )?;
+    }
     if named > 0 {
         writeln!(out, "- {} records of others, which name the person and stay", grouped(named))?;
     }
