@@ -78,6 +78,11 @@ use crate::rule::model::{Operator, Rule};
 /// counted in [`Change::limited`] and noted in the group's findings.
 pub const GROUP_MEMBERS_MAX: usize = 1_000_000;
 
+/// Most values and days that the baseline of one shard keeps. At some 130 bytes each it is a quarter of a gigabyte: somebody
+/// shows a value of his own making with every record. What is seen beyond it is not learnt, counted in
+/// [`Change::unlearnt`], and findings say that there was more.
+pub const SIGHTINGS_MAX: usize = 2_000_000;
+
 /// All state of one (tenant, rule, shard). It serves one meaning of a rule: another meaning needs a shard of its own. What
 /// has been told goes on: the findings of the meaning before are known, and are revised or superseded, not told again.
 #[derive(Clone, Debug)]
@@ -95,6 +100,7 @@ pub struct Shard {
     /// Groups of which something derived is out of date, because members were forgotten.
     stale: BTreeSet<GroupId>,
     members_max: usize,
+    sightings_max: usize,
     crowd_from: usize,
 }
 
@@ -107,6 +113,8 @@ pub struct Change {
     pub findings: Vec<Finding>,
     /// Matches refused because their group is full ([`GROUP_MEMBERS_MAX`]).
     pub limited: u64,
+    /// Sightings that there was no room for ([`SIGHTINGS_MAX`]).
+    pub unlearnt: u64,
     /// Findings near a late match that the archive did not give back; they stay as they were told.
     pub incomplete: u64,
 }
@@ -136,15 +144,16 @@ impl Shard {
             ready: false,
             stale: BTreeSet::new(),
             members_max: GROUP_MEMBERS_MAX,
+            sightings_max: SIGHTINGS_MAX,
             crowd_from: crowd::CROWD_FROM,
         }
     }
 
-    /// How many members, episodes and sightings are held, for a gauge. Cost: the number of groups and values.
+    /// How many members, episodes and sightings are held, for a gauge. Cost: the number of groups.
     pub fn entries(&self) -> usize {
         let of_group = |group: &Group| group.members.len() + group.crowd.len() + group.records.len();
         let groups: usize = self.groups.values().map(|group| of_group(group)).sum();
-        groups + self.sightings.days_of.values().map(BTreeSet::len).sum::<usize>()
+        groups + self.sightings.len
     }
 
     /// Takes in a batch. Matches and observations that are known already change nothing.
@@ -189,7 +198,8 @@ impl Shard {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let turn = episode::update(group, rule, verdict);
             let fresh = arrivals.get(&id).map_or(&[][..], Vec::as_slice);
-            let context = |group: &Group, told: &Told| context(rule, &self.sightings, group, told);
+            let is_full = self.sightings.len >= self.sightings_max;
+            let context = |group: &Group, told: &Told| context(rule, (&self.sightings, is_full), group, told);
             findings.extend(finding::settle(rule, (id, group), turn, fresh, context, &mut rows));
         }
         let incomplete = thawed.incomplete;
@@ -199,7 +209,7 @@ impl Shard {
                 crowd::thin(rule, (*id, group), self.crowd_from, fresh, &mut rows);
             }
         }
-        Change { rows: rows.into_vec(), findings, limited, incomplete }
+        Change { rows: rows.into_vec(), findings, limited, unlearnt: learnt.refused, incomplete }
     }
 
     /// Builds what is derived from the rows.
@@ -250,7 +260,7 @@ impl Shard {
         let mut learnt = Learnt::default();
         for observation in observations.iter().filter(|_| looks_at_sightings(rule)) {
             let value = value_hash(&fold(&observation.value));
-            if self.sightings.learn(value, observation.day, &mut learnt) {
+            if self.sightings.learn((value, observation.day), self.sightings_max, &mut learnt) {
                 rows.sighting(value, observation.day);
             }
         }
@@ -345,13 +355,20 @@ fn looks_at_sightings(rule: &Rule) -> bool {
 }
 
 /// What the operator says beside the members.
-fn context(rule: &Rule, sightings: &Sightings, group: &Group, told: &Told) -> Context {
+fn context(rule: &Rule, (sightings, is_full): (&Sightings, bool), group: &Group, told: &Told) -> Context {
     let day = told.first.date_naive();
-    match &rule.operator {
+    let mut context = match &rule.operator {
         Operator::NewValue(_) => new_value::context(sightings, day),
         Operator::Outside => outside::context(&told.values),
         Operator::Spike(parameters) => spike::context(&group.days, parameters, day),
         Operator::Travel(_) => travel::context(&told.values),
         _ => Context::default(),
+    };
+    if is_full && looks_at_sightings(rule) {
+        context.notes.push(format!(
+            "the history is full at {} values and days: what was seen later is not known",
+            sightings.len
+        ));
     }
+    context
 }

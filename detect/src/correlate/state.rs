@@ -247,6 +247,8 @@ pub(super) fn group_id(key: &[String]) -> GroupId {
 pub(super) struct Sightings {
     pub days_of: BTreeMap<u128, BTreeSet<NaiveDate>>,
     pub days: BTreeSet<NaiveDate>,
+    /// Values and days.
+    pub len: usize,
 }
 
 /// The rows a batch changes.
@@ -373,7 +375,8 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
                     Some(stamp::deserialize(&mut serde_json::Deserializer::from_slice(value)).map_err(unreadable)?)
             }
             Key::Sighting(value, day) => {
-                facts.sightings.days_of.entry(value).or_default().insert(day);
+                let is_new = facts.sightings.days_of.entry(value).or_default().insert(day);
+                facts.sightings.len += usize::from(is_new);
                 facts.sightings.days.insert(day);
             }
         }

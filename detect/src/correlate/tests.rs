@@ -7,7 +7,7 @@ use schemas::finding::{Level, Status};
 
 use super::summary::NAMED_MAX;
 use super::*;
-use crate::rule::model::{Kind, Needs};
+use crate::rule::model::{Kind, Needs, NewValue};
 use crate::rule::text::Template;
 
 pub(super) fn rule(operator: Operator) -> Rule {
@@ -76,6 +76,32 @@ fn a_full_group_refuses_counts_and_says_so() {
     assert!(change.findings[0].notes[0].contains("not judged"), "{:?}", change.findings[0].notes);
     let again = shard.apply(&rule, &[a_match(2, "c")], &[]);
     assert_eq!((again.limited, again.rows.len(), again.findings.len()), (1, 0, 0));
+}
+
+#[test]
+fn a_full_history_refuses_counts_and_says_so_and_knows_what_it_knew() {
+    let rule = rule(Operator::NewValue(NewValue { history_days: 10, min_days: 0, min_days_seen: 0, least: None }));
+    let full = |shard: Shard| Shard { sightings_max: 3, ..shard };
+    let day = |number: u32| a_match(0, "").event_time.date_naive() - chrono::Days::new(u64::from(10 - number));
+    let seen = |value: &str, number: u32| Observation {
+        tenant: "contoso".parse().unwrap(),
+        rule_id: "rule".to_owned(),
+        epoch: 1,
+        shard: "shard".to_owned(),
+        value: value.to_owned(),
+        day: day(number),
+    };
+    let mut shard = full(Shard::default());
+    let first = shard.apply(&rule, &[], &[seen("a", 8), seen("b", 8), seen("a", 9)]);
+    assert_eq!((first.unlearnt, first.rows.len()), (0, 3));
+    let mut shard = full(Shard::load(first.rows.into_iter().map(|(row, value)| (row, value.unwrap()))).unwrap());
+    let more = shard.apply(&rule, &[], &[seen("c", 8), seen("a", 8), seen("b", 9)]);
+    assert_eq!((more.unlearnt, more.rows.len(), shard.entries()), (2, 0, 3));
+    let of = |second: i64, value: &str| Match { values: vec![value.to_owned()], ..a_match(second, value) };
+    let told = shard.apply(&rule, &[of(0, "a"), of(5_000, "c")], &[]).findings;
+    assert_eq!(told.len(), 1, "what it knew is not new: {told:?}");
+    let note = "the history is full at 3 values and days: what was seen later is not known";
+    assert!(told[0].evidence == ["c"] && told[0].notes.iter().any(|known| known == note), "{told:?}");
 }
 
 #[test]

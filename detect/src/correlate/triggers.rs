@@ -79,6 +79,8 @@ pub(super) fn unseen(member: &Member, seen: impl Fn(u128) -> bool) -> Vec<Box<st
 pub(super) struct Learnt {
     /// Value and day.
     pub sightings: Vec<(u128, chrono::NaiveDate)>,
+    /// How many there was no room for.
+    pub refused: u64,
     /// Values never seen before.
     pub values: BTreeSet<u128>,
     /// Days on which nothing had been seen before.
@@ -86,8 +88,13 @@ pub(super) struct Learnt {
 }
 
 impl Sightings {
-    /// Takes note of a sighting; true if it is new.
-    pub fn learn(&mut self, value: u128, day: chrono::NaiveDate, learnt: &mut Learnt) -> bool {
+    /// Takes note of a sighting; true if it is new. Beyond `most` values and days it is refused and counted.
+    pub fn learn(&mut self, (value, day): (u128, chrono::NaiveDate), most: usize, learnt: &mut Learnt) -> bool {
+        if self.len >= most {
+            let is_known = self.days_of.get(&value).is_some_and(|days| days.contains(&day));
+            learnt.refused += u64::from(!is_known);
+            return false;
+        }
         let days = self.days_of.entry(value).or_default();
         if days.is_empty() {
             learnt.values.insert(value);
@@ -95,6 +102,7 @@ impl Sightings {
         if !days.insert(day) {
             return false;
         }
+        self.len += 1;
         if self.days.insert(day) {
             learnt.days.insert(day);
         }

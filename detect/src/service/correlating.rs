@@ -278,7 +278,9 @@ impl CorrelateWorker {
         let entries = held.shard.entries();
         let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
         self.metrics.engine.window_state_entries.add(grown);
-        for (limit, times) in [("group_members", change.limited), ("late_incomplete", change.incomplete)] {
+        let bit =
+            [("group_members", change.limited), ("sightings", change.unlearnt), ("late_incomplete", change.incomplete)];
+        for (limit, times) in bit {
             if times > 0 {
                 self.metrics.engine.limits_reached.with([limit]).add(times);
             }
