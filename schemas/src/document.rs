@@ -129,7 +129,7 @@ impl Document {
     fn outermost(&self, key: &str) -> Option<Node<'_>> {
         let (hash, mut known) = (keys::hash(key.as_bytes()), self.hashes.as_slice());
         // From the end, because of equal keys the last one counts.
-        while let Some(place) = known.iter().rposition(|known| *known == hash) {
+        while let Some(place) = keys::last(known, hash) {
             let at = *self.members.get(place)? as usize;
             if self.text(self.slots.get(at)?.key) == key {
                 return Some(Node { document: self, at });
