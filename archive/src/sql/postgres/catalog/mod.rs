@@ -1,4 +1,4 @@
-//! `pg_catalog`, as far as clients ask it before they show anything: psql's `\d`, `\dt`, `\l`, DBeaver, JDBC, psycopg.
+//! `pg_catalog`, as far as clients ask it before they show anything: psql's `\d`, `\dt`, `\l`, JDBC, psycopg, pgx.
 //!
 //! It is made of the list of tables and nothing else: asking it opens no file and reads no log. What an archive does not
 //! have (indexes, constraints, triggers, ...) are tables without rows, and queries that could only find rows in those are

@@ -9,8 +9,8 @@ use arrow::datatypes::DataType as ArrowType;
 use datafusion::sql::sqlparser::ast::{
     Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, Ident, JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableFactor, TableWithJoins, Value, Visit, VisitMut, Visitor,
-    VisitorMut,
+    SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins,
+    Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -121,7 +121,8 @@ impl VisitorMut for Rewriter<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        counted_out(factor);
+        as_a_table(factor);
+        with_types_named(factor);
         ControlFlow::Continue(())
     }
 
@@ -178,8 +179,10 @@ impl VisitorMut for Rewriter<'_> {
                     function.name.0.remove(0);
                 }
                 // Arrays begin at 1 here.
-                if last(&function.name) == UPPER {
-                    function.name = ObjectName::from(vec![Ident::new("array_length")]);
+                match last(&function.name).as_str() {
+                    UPPER => function.name = ObjectName::from(vec![Ident::new("array_length")]),
+                    "array_lower" => *expr = number(1),
+                    _ => {}
                 }
             }
             Expr::Identifier(ident) if ident.quote_style.is_none() && is_word(&ident.value) => {
@@ -434,19 +437,40 @@ fn lists_options(query: &Query) -> bool {
 /// PostgreSQL's function for the last place in an array.
 const UPPER: &str = "array_upper";
 
-/// `FROM generate_series(1, array_upper(a, 1))`: how the Java driver goes through the search path. As a table the engine
-/// counts between numbers that are written only; what an array has places for is few, and may be made at once.
-fn counted_out(factor: &mut TableFactor) {
+/// Functions in the place of a table that the engine has in other places only, as clients go through the search path:
+/// `FROM generate_series(1, array_upper(a, 1)) i, string_to_array('...', ',') s`. As a table the engine counts between
+/// numbers that are written only; what an array has places for is few, and may be made at once.
+fn as_a_table(factor: &mut TableFactor) {
     let TableFactor::Table { name, args: Some(arguments), alias, .. } = factor else { return };
-    let [first, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(upper)))] = arguments.args.as_slice() else {
-        return;
+    let text = match (last(name).as_str(), arguments.args.as_slice()) {
+        ("generate_series", [first, FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(upper)))])
+            if last(&upper.name) == UPPER =>
+        {
+            format!("SELECT unnest(generate_series({first}, {upper}))")
+        }
+        ("string_to_array", [text, between]) => format!("SELECT string_to_array({text}, {between})"),
+        _ => return,
     };
-    if last(name) != "generate_series" || last(&upper.name) != UPPER {
-        return;
+    let mut alias = alias.take();
+    // The column is called like the table.
+    if let Some(alias) = alias.as_mut().filter(|alias| alias.columns.is_empty()) {
+        alias.columns.push(TableAliasColumnDef::from_name(alias.name.value.clone()));
     }
-    if let Some(subquery) = parsed_query(&format!("SELECT unnest(generate_series({first}, {upper}))")) {
-        let (subquery, alias) = (Box::new(subquery), alias.take());
-        *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
+    if let Some(subquery) = parsed_query(&text) {
+        *factor = TableFactor::Derived { lateral: false, subquery: Box::new(subquery), alias, sample: None };
+    }
+}
+
+/// The engine calls types by names of its own in `information_schema.columns`; clients look for PostgreSQL's.
+fn with_types_named(factor: &mut TableFactor) {
+    let TableFactor::Table { name, args: None, alias, .. } = factor else { return };
+    if let [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(table)] = name.0.as_slice()
+        && schema.value.eq_ignore_ascii_case("information_schema")
+        && table.value.eq_ignore_ascii_case("columns")
+    {
+        let called = TableAlias { explicit: true, name: table.clone(), columns: Vec::new(), at: None };
+        alias.get_or_insert(called);
+        *name = ObjectName::from(vec![Ident::new(SCHEMA), Ident::new(tables::COLUMNS)]);
     }
 }
 
@@ -509,6 +533,15 @@ mod tests {
             (
                 "SELECT r.KEYS, r.\"A\" FROM pg_class c JOIN (SELECT f(i.indkey) AS keys FROM pg_index i) r ON (r.keys).n = 1",
                 "SELECT NULL AS \"keys\", NULL AS \"A\" WHERE false",
+            ),
+            (
+                "SELECT s[i] FROM generate_series(array_lower(a, 1), array_upper(a, 1)) AS i, string_to_array('a,b', ',') s",
+                "SELECT s[i] FROM (SELECT unnest(generate_series(1, array_length(a, 1)))) AS i (i), \
+                 (SELECT string_to_array('a,b', ',')) s (s)",
+            ),
+            (
+                "SELECT columns.data_type FROM information_schema.columns",
+                "SELECT columns.data_type FROM pg_catalog.information_schema_columns AS columns",
             ),
             (
                 "SELECT s.r FROM generate_series(1, array_upper(current_schemas(false), 1)) AS s(r), generate_series(1, 9) t",

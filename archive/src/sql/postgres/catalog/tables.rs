@@ -59,7 +59,17 @@ macro_rules! row {
     ($($value:expr),* $(,)?) => { vec![$(Cell::from($value)),*] };
 }
 
+/// What is asked for as `information_schema.columns`.
+pub(super) const COLUMNS: &str = "information_schema_columns";
+
 pub(super) const RELATIONS: &[Relation] = &[
+    Relation {
+        name: COLUMNS,
+        columns: "table_catalog:t table_schema:t table_name:t column_name:t ordinal_position:i column_default:t \
+                  is_nullable:t data_type:t udt_catalog:t udt_schema:t udt_name:t character_maximum_length:i \
+                  numeric_precision:i numeric_scale:i datetime_precision:i is_identity:t is_generated:t is_updatable:t",
+        rows: |_| columns(),
+    },
     Relation {
         name: "pg_am",
         columns: "oid:i amname:t amhandler:t amtype:t",
@@ -250,6 +260,45 @@ fn attributes() -> Vec<Row> {
                 Cell::Null,
                 Cell::Null,
                 Cell::Null
+            ]);
+        }
+    }
+    rows
+}
+
+fn columns() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (_, table) in numbered() {
+        for (number, column) in (1..).zip(table.columns()) {
+            let oid = type_of(&column);
+            let names = KINDS
+                .iter()
+                .flat_map(|(_, one, list, _, name)| [(*one, (*name).to_owned()), (*list, format!("_{name}"))]);
+            let udt = names
+                .into_iter()
+                .find(|(known, _)| *known as i32 == oid)
+                .map_or(Cell::Null, |(_, name)| Cell::Text(name));
+            let written = type_name(oid);
+            let written = if written.ends_with("[]") { "ARRAY".to_owned() } else { written };
+            rows.push(row![
+                DATABASE,
+                "public",
+                table.name,
+                column.name,
+                number,
+                Cell::Null,
+                "YES",
+                written.as_str(),
+                DATABASE,
+                "pg_catalog",
+                udt,
+                Cell::Null,
+                Cell::Null,
+                Cell::Null,
+                Cell::Null,
+                "NO",
+                "NEVER",
+                "NO"
             ]);
         }
     }
