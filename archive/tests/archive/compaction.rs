@@ -55,7 +55,7 @@ pub fn compactor(world: &World) -> Compactor {
 }
 
 /// Users of the records: a prime, so that each has some of every day.
-const USERS: u64 = 211;
+const USERS: u64 = 17;
 
 /// Whose the record at an offset is: in no order.
 fn user_at(offset: u64) -> u64 {

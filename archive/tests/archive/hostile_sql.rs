@@ -74,7 +74,7 @@ const EXPANDING: [&str; 18] = [
     "SELECT length(lpad('x', 100000000000, 'y'))",
     "SELECT length(rpad('x', 2000000000, 'y'))",
     "SELECT length(replace(repeat('x', 1000000), 'x', repeat('y', 1000000)))",
-    "SELECT length(replace(raw, '\"', repeat('y', 10000000))) FROM events",
+    "SELECT length(replace(raw, '\"', repeat('y', 30000000))) FROM events",
     "SELECT length(string_agg(repeat('x', 1000000), '')) FROM generate_series(1, 1000000)",
     "SELECT array_length(array_agg(repeat('x', 1000000))) FROM generate_series(1, 1000000)",
     "SELECT length(array_to_string(array_repeat(repeat('x', 100000), 1000000), ''))",
