@@ -157,8 +157,8 @@ async fn a_file_that_does_not_hold_what_its_commit_says_is_left_and_stops_nothin
     assert_eq!(after.snapshot().files.len(), 5, "the other day is one file");
 }
 
-/// Rounds of [`feed`] for each read: landing goes on for as long as there is reading, however many reads that are, and
-/// what a read costs does not grow with their number.
+/// Rounds of [`feed`] for each read: landing goes on for as long as there is reading, by the reads and not by the time
+/// they take. Else each read, which costs more the more rows there are, would let more rows come before the next.
 const ROUNDS_PER_READ: f64 = 0.2;
 /// Rounds that are allowed at first, so that there is something to merge.
 const ROUNDS_FIRST: usize = 200;

@@ -428,11 +428,6 @@ fn what_is_forgotten_is_gone() {
 fn what_is_hot_is_not_asked_for_and_what_is_cold_beside_it_is() {
     let timespan = TimeDelta::minutes(10);
     let mut runner = Runner::new(rule(Operator::EventCount { at_least: 3, timespan }, timespan));
-    let at = |minute: i64| Match {
-        event_id: format!("e{minute}"),
-        event_time: base() + TimeDelta::minutes(minute),
-        ..template()
-    };
     // An episode that lasts long, and one match by itself long before it.
     let mut arrived: Vec<Match> = (0..100).step_by(4).map(at).chain([at(-90)]).collect();
     let mut shard = Shard::default();
@@ -460,11 +455,6 @@ fn what_is_hot_is_not_asked_for_and_what_is_cold_beside_it_is() {
 fn what_was_forgotten_before_an_episode_was_near_it_is_asked_for() {
     let timespan = TimeDelta::minutes(10);
     let mut runner = Runner::new(rule(Operator::EventCount { at_least: 3, timespan }, timespan));
-    let at = |minute: i64| Match {
-        event_id: format!("e{minute}"),
-        event_time: base() + TimeDelta::minutes(minute),
-        ..template()
-    };
     let mut arrived: Vec<Match> = Vec::new();
     for (minutes, horizon) in [(&[0, 38][..], 45), (&[46, 47], 80), (&[3, 5], 80)] {
         let came: Vec<Match> = minutes.iter().copied().map(at).collect();
@@ -475,6 +465,10 @@ fn what_was_forgotten_before_an_episode_was_near_it_is_asked_for() {
         runner.horizon = Some(base() + TimeDelta::minutes(horizon));
         runner.forget(|_| false);
     }
+}
+
+fn at(minute: i64) -> Match {
+    Match { event_id: format!("e{minute}"), event_time: base() + TimeDelta::minutes(minute), ..template() }
 }
 
 fn template() -> Match {

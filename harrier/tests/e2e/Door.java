@@ -44,7 +44,6 @@ public class Door {
         say("functions", column(data.getFunctions(null, "public", "%"), "FUNCTION_NAME"));
         say("best row", column(data.getBestRowIdentifier(null, "public", "events", 1, true), "COLUMN_NAME"));
         say("table types", column(data.getTableTypes(), "TABLE_TYPE").contains("TABLE"));
-        say("privileges", column(data.getTablePrivileges(null, "public", "events"), "PRIVILEGE").size());
     }
 
     private static void ask(Connection connection) throws SQLException {
@@ -59,6 +58,10 @@ public class Door {
                     }
                 }
             }
+        }
+        query = "SELECT data_type FROM information_schema.columns WHERE table_name = 'blobs' ORDER BY ordinal_position";
+        try (Statement statement = connection.createStatement()) {
+            say("data types", column(statement.executeQuery(query), "data_type"));
         }
         connection.setAutoCommit(false);
         try (Statement statement = connection.createStatement()) {

@@ -1,4 +1,4 @@
-//! The archive's door for PostgreSQL clients: psql, psycopg, JDBC, DBeaver, Grafana. Read-only.
+//! The archive's door for PostgreSQL clients: psql, psycopg, and whatever speaks through JDBC or Go's drivers. Read-only.
 //!
 //! # The guarantee
 //!
