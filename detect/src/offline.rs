@@ -62,9 +62,11 @@ impl<'r> Offline<'r> {
 
     /// Nothing that became available before this moment is still to come.
     pub fn complete(&mut self, until: DateTime<Utc>) {
-        let past = Past { complete: Some(until), ..Past::default() };
         for (key, rule_id) in &self.waiting {
             let (Some(rule), Some(shard)) = (self.rules.find(rule_id), self.shards.get_mut(key)) else { continue };
+            let Operator::Absence(absence) = &rule.operator else { continue };
+            let whole = [absence.whole(DateTime::<Utc>::MIN_UTC, until)];
+            let past = Past { whole: &whole, ..Past::default() };
             for finding in shard.apply_after(rule, &past, &[], &[]).findings {
                 self.findings.insert((finding.tenant.clone(), finding.id.clone()), finding);
             }

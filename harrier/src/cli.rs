@@ -112,6 +112,10 @@ pub struct Import {
     /// The tenant's mail domains: what is not named is outside. Without them they are learnt from mailbox owners.
     #[arg(long, value_delimiter = ',')]
     pub domains: Vec<String>,
+    /// The files hold all records of the tenant from here to there, such as 2026-11-01T00:00:00Z..2026-12-01T00:00:00Z:
+    /// what did not happen in that time can then be told.
+    #[arg(long, value_name = "FROM..TO", value_parser = stretch)]
+    pub complete: Option<(DateTime<Utc>, DateTime<Utc>)>,
     /// Deliver findings that these records cause. Without it an import alerts nobody.
     #[arg(long)]
     pub notify: bool,
@@ -571,6 +575,17 @@ fn level(text: &str) -> Result<Level, String> {
         .into_iter()
         .find(|level| level.as_str() == text)
         .ok_or_else(|| format!("one of {}", Level::ALL.map(Level::as_str).join(", ")))
+}
+
+/// Two moments in RFC 3339, the later one second. No lengths of time: what is in a file does not depend on when it is read.
+fn stretch(text: &str) -> Result<(DateTime<Utc>, DateTime<Utc>), String> {
+    let time = |text: &str| DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+    let times = text.split_once("..").and_then(|(from, to)| Some((time(from).ok()?, time(to).ok()?)));
+    match times {
+        Some((from, to)) if from < to => Ok((from, to)),
+        Some(_) => Err("the first moment is not before the second".to_owned()),
+        None => Err("two times, such as 2026-11-01T00:00:00Z..2026-12-01T00:00:00Z".to_owned()),
+    }
 }
 
 /// RFC 3339, or a length of time before now.

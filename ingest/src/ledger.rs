@@ -33,6 +33,9 @@ pub struct FeedRow {
     pub cursor: Option<DateTime<Utc>>,
     /// The completeness mark last sent.
     pub mark: Option<DateTime<Utc>>,
+    /// From when on the mark speaks: from where on `coverage` had been told when the first was sent.
+    #[serde(default)]
+    pub since: Option<DateTime<Utc>>,
     /// Up to where `coverage` has been told of this feed.
     pub covered: Option<DateTime<Utc>>,
     /// When a request to start the subscription was last answered: not to be asked again within fifteen minutes.

@@ -6,10 +6,11 @@
 
 use chrono::{DateTime, Utc};
 use runtime::log::{Output, To};
-use schemas::envelope::{Envelope, Origin, Received};
+use schemas::envelope::{Envelope, IMPORT, Mark, Origin, Received};
 use schemas::event::NotARecord;
 use schemas::json::key_hash;
 use schemas::message::{DEAD_LETTER_BYTES_MAX, DEAD_LETTER_PREFIX_BYTES, DeadLetter, Topic, WholeBytes};
+use schemas::tenant::Tenant;
 use schemas::{Event, field};
 use sha2::{Digest, Sha256};
 
@@ -83,6 +84,13 @@ pub fn post(letter: &DeadLetter) -> Output {
     // A struct of strings, times and bytes always serialises.
     let value = serde_json::to_vec(letter).unwrap_or_default();
     Output { topic: Topic::DeadLetters, to: To::Key(key_hash(&[letter.tenant.as_str()])), value }
+}
+
+/// The message that says of a stretch of event time, both ends in it, that all records of the tenant are there; it goes
+/// behind them.
+pub fn said_whole(tenant: &Tenant, (since, until): (DateTime<Utc>, DateTime<Utc>)) -> Output {
+    let mark = Mark { tenant: tenant.clone(), content_type: IMPORT.to_owned(), since: Some(since), until };
+    Output { topic: Topic::Records, to: To::Everywhere, value: Envelope::Mark(mark).encode() }
 }
 
 fn reject_too_long(origin: &Origin, place: String, too_long: TooLong) -> Prepared {

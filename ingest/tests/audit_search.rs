@@ -18,7 +18,7 @@ use runtime::log::{Log, ReadLimit, Topic};
 use runtime::metrics::Metrics;
 use runtime::shutdown;
 use schemas::Event;
-use schemas::envelope::{Envelope, Received};
+use schemas::envelope::{Envelope, Mark, Received};
 use schemas::message::{Blob, BlobEnd, Coverage, CoverageMessage, CoverageState};
 use simulate::{Broken, FakeTenant, Options, Searching};
 
@@ -91,6 +91,16 @@ impl Play {
         envelopes.iter().filter_map(received).collect()
     }
 
+    /// What was said to be whole, once in each partition.
+    async fn whole(&self) -> Vec<Mark> {
+        let envelopes = self.all(Topic::Records).await;
+        let mark = |value: &Vec<u8>| match Envelope::decode(value).unwrap() {
+            Envelope::Mark(mark) => Some(mark),
+            _ => None,
+        };
+        envelopes.iter().filter_map(mark).collect()
+    }
+
     async fn told(&self) -> (Vec<Coverage>, Vec<Blob>) {
         let (mut coverage, mut blobs) = (Vec::new(), Vec::new());
         for value in self.all(Topic::Coverage).await {
@@ -137,6 +147,12 @@ async fn all_that_ever_happened_is_found_and_is_what_the_feed_would_have_brought
     assert_eq!((report.windows_missing, report.windows_cut, report.rejected), (0, 0, 0));
     assert!(play.coverage().await.iter().all(|row| row.state == CoverageState::Complete && row.feed == SOURCE));
     assert!(play.received().await.iter().all(|received| !received.origin.notify));
+    // What did not happen can be told of that time now.
+    let (whole, what) = (play.whole().await, play.what());
+    assert_eq!(whole.len() as u32, play.log.partitions());
+    let second = TimeDelta::seconds(1);
+    assert!(whole.iter().all(|mark| mark.is_of_import() && mark.since == Some(what.from)));
+    assert!(whole.iter().all(|mark| mark.until < what.until && mark.until >= what.until - second - second));
     // Every search is told by the name that its records bear, with what they were.
     let blobs = play.told().await.1;
     assert_eq!(blobs.len() as u64, report.windows_done);
@@ -177,6 +193,7 @@ async fn what_cannot_be_cut_any_more_is_a_gap_that_is_told() {
     let what = Search { from: crowded - TimeDelta::seconds(8), until: crowded + TimeDelta::seconds(8), ..play.what() };
     let report = play.search(&what).await.unwrap();
     assert!(report.windows_missing > 0, "{report:?}");
+    assert!(play.whole().await.is_empty(), "not all of it is there");
     let coverage = play.coverage().await;
     let missing: Vec<&Coverage> = coverage.iter().filter(|row| row.state == CoverageState::Missing).collect();
     assert_eq!(missing.len() as u64, report.windows_missing);

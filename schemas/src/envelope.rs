@@ -15,6 +15,9 @@ use crate::tenant::Tenant;
 /// The name of the source that polls the Management Activity API. What comes by it is news: nobody asked for it.
 pub const MANAGEMENT_ACTIVITY: &str = "management_activity";
 
+/// The name of the source that reads files; and of the feed whose marks say that an import was whole.
+pub const IMPORT: &str = "import";
+
 /// One message of the `records` topic.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Envelope {
@@ -57,13 +60,24 @@ pub struct Origin {
     pub notify: bool,
 }
 
-/// The completeness mark of one feed.
+/// The completeness mark of one feed. One of [`IMPORT`] is no mark that moves: it says of a stretch of event time, both ends
+/// in it, that all records of the tenant have been imported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     pub tenant: Tenant,
     pub content_type: String,
-    /// All that became available before this moment has been fetched (UTC).
+    /// From when on (UTC); none: nobody says that anything before was missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// All that became available from then on and before this moment has been fetched (UTC).
     pub until: DateTime<Utc>,
+}
+
+impl Mark {
+    /// Whether it speaks of an import.
+    pub fn is_of_import(&self) -> bool {
+        self.content_type == IMPORT
+    }
 }
 
 /// A sign of life that passes every stage.

@@ -144,7 +144,8 @@ pub struct RulesOfEpoch {
     pub book: RuleBook,
 }
 
-/// A completeness mark that a partition of `records` has passed on, behind all that it made of what the mark speaks of.
+/// A completeness mark that a partition of `records` has passed on, behind all that it made of what the mark speaks of; or
+/// none, when no rule is behind any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passed {
     pub partition: u32,
@@ -153,7 +154,8 @@ pub struct Passed {
     /// The rules that have not been shown all of the archive; said by partition 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<String>,
-    pub mark: Mark,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
 }
 
 /// How far a partition of `records` has followed the changes of rule sets.
@@ -495,7 +497,7 @@ mod tests {
                 partition: 1,
                 epoch: 2,
                 behind: vec!["r".into()],
-                mark: Mark { tenant, content_type: "Audit.General".into(), until: time },
+                mark: Some(Mark { tenant, content_type: "Audit.General".into(), since: Some(time), until: time }),
             }),
             MatchMessage::Heartbeat(Heartbeat { sent: time }),
         ];

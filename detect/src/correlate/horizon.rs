@@ -17,7 +17,9 @@
 //!   those of the archive are together all there ever were. With them the cold episodes of the island are what they were,
 //!   and the match is judged like any other.
 //! * Then what was brought back goes again, unless a hot episode now needs it.
-//! * What waits to be complete (an absence) has a horizon of its own: no later than how far it has decided.
+//! * What waits to be complete (an absence) has a horizon of its own: no later than how far it has decided; and before that
+//!   it keeps what lies outside the stretches of which it knows that all is there. Somebody may say so yet: what is decided
+//!   then, before the horizon, is late like a match that comes then.
 //!
 //! The archive may be ahead: it may hold records whose matches are still on their way here, and those of this very batch.
 //! So what is brought is never taken for judged. It is looked at, and it is judged when its match arrives: a match is
@@ -26,6 +28,7 @@
 //! A cold episode whose first or last member the archive does not give back (it was kept for less time) stays as it was
 //! told; the late match is judged without it, and [`Change::incomplete`] counts it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -35,7 +38,7 @@ use schemas::tenant::Tenant;
 use super::episode::{Episode, Verdict, restore};
 use super::finding::identity;
 use super::state::{About, Group, GroupId, Member, MemberKey, Record, Rows, group_id};
-use super::window::{Span, earlier, later, within};
+use super::window::{Span, earlier, later, merged, overlap, wide, within, without};
 use super::{Shard, absence, aggregate, chain, same};
 use crate::rule::model::{Operator, Rule};
 
@@ -44,8 +47,9 @@ use crate::rule::model::{Operator, Rule};
 pub struct Past<'p> {
     /// Members before this moment may be gone. None: nothing was ever forgotten.
     pub horizon: Option<DateTime<Utc>>,
-    /// Up to when everything is there, as far as anybody can say: the least completeness mark of the tenant's feeds.
-    pub complete: Option<DateTime<Utc>>,
+    /// The stretches of event time, both ends in them, of which everything is there, as far as anybody can say: what
+    /// the completeness marks of the tenant's feeds come to, and imports that were whole.
+    pub whole: &'p [(DateTime<Utc>, DateTime<Utc>)],
     /// What the archive has of the stretches that [`Shard::missing`] named, in any order; more than that does no harm.
     pub archived: &'p [Match],
 }
@@ -74,13 +78,35 @@ pub fn look_back(rule: &Rule) -> Option<TimeDelta> {
     windows.checked_mul(2)
 }
 
-/// The late matches of each group.
-type Late<'m> = BTreeMap<GroupId, Vec<&'m Match>>;
+/// What is judged late in each group.
+type Late<'m> = BTreeMap<GroupId, LateOf<'m>>;
 
-/// What was brought back for the late matches of one group.
+#[derive(Debug, Default)]
+struct LateOf<'m> {
+    matches: Vec<&'m Match>,
+    /// Of members that wait, and are decided now.
+    decided: Vec<DateTime<Utc>>,
+}
+
+impl LateOf<'_> {
+    fn times(&self) -> Vec<DateTime<Utc>> {
+        self.matches.iter().map(|matched| matched.event_time).chain(self.decided.iter().copied()).collect()
+    }
+}
+
+/// Where the set has come to be whole.
+#[derive(Debug, Default)]
+pub(super) struct Grown {
+    /// All of it, in order and disjoint.
+    pub whole: Vec<Span>,
+    /// Where triggers lie that what is new of it may decide.
+    pub near: Vec<Span>,
+}
+
+/// What was brought back for what is late in one group.
 #[derive(Debug)]
 pub(super) struct Island {
-    /// When the late matches are.
+    /// When that is.
     late: Vec<DateTime<Utc>>,
     cores: Vec<Span>,
     brought: Vec<MemberKey>,
@@ -96,25 +122,20 @@ pub(super) struct Thawed {
 impl Shard {
     /// The stretches of time, both ends inside, that the archive must be asked for before these matches can be applied.
     /// None if nothing that may be forgotten is near them.
-    pub fn missing(
-        &self,
-        rule: &Rule,
-        horizon: DateTime<Utc>,
-        matches: &[Match],
-    ) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
-        let (Some(reach), Some(horizon)) = (look_back(rule), self.horizon(rule, Some(horizon))) else {
+    pub fn missing(&self, rule: &Rule, past: &Past<'_>, matches: &[Match]) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+        let (Some(reach), Some(horizon)) = (look_back(rule), self.horizon(rule, past.horizon)) else {
             return Vec::new();
         };
         let none = BTreeMap::new();
         let cut = earlier(horizon, reach);
-        let spans = self.late(horizon, matches).into_iter().flat_map(|(id, late)| {
+        let spans = self.late(rule, horizon, matches, &self.grown(rule, past)).into_iter().flat_map(|(id, late)| {
             let told = self.told.get(&id).unwrap_or(&none);
             let records = self.groups.get(&id).map_or(told, |group| &group.records);
             // What is hot is whole, however large; what is near it may have been forgotten before it was there.
             let hot = records.values().filter(|record| is_standing(rule, record) && record.end >= cut);
             let mut here: Vec<Span> = hot.map(hull).collect();
             here.push(Span { start: cut, end: DateTime::<Utc>::MAX_UTC });
-            without(&widened(&cores(rule, records, &late, reach), reach), &merged(here))
+            without(&widened(&cores(rule, records, &late.times(), reach), reach), &merged(here))
         });
         merged(spans.collect()).into_iter().map(|span| (span.start, span.end)).collect()
     }
@@ -127,11 +148,13 @@ impl Shard {
         horizon: DateTime<Utc>,
         kept: impl Fn(&[u8]) -> bool,
     ) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let cut = earlier(self.complete.map_or(horizon, |complete| horizon.min(complete)), reach);
+        let cut = earlier(self.whole.last().map_or(horizon, |last| horizon.min(last.end)), reach);
+        let undecided = undecided(&self.whole, reach);
         let mut rows = Rows::default();
         let mut chains = Vec::new();
         for (id, group) in &mut self.groups {
-            let needed = needed(&group.records, cut, reach);
+            let mut needed = needed(&group.records, cut, reach);
+            needed.extend(&undecided);
             let old = group.members.range(..MemberKey::first_at(cut)).map(|(key, _)| *key);
             let gone: Vec<MemberKey> = old
                 .filter(|key| !needed.iter().any(|span| span.contains(key.time)))
@@ -173,7 +196,7 @@ impl Shard {
     /// The horizon as it is for this shard: what an absence has not decided yet must be whole when it is.
     pub fn horizon(&self, rule: &Rule, horizon: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
         match &rule.operator {
-            Operator::Absence(_) => Some(horizon?.min(self.complete?)),
+            Operator::Absence(_) => Some(horizon?.min(self.whole.last()?.end)),
             _ => horizon,
         }
     }
@@ -190,9 +213,34 @@ impl Shard {
         self.groups.values().next().map(|group| &group.about.tenant)
     }
 
-    /// The matches that came before the horizon, and are not known.
-    fn late<'m>(&self, horizon: DateTime<Utc>, matches: &'m [Match]) -> Late<'m> {
+    /// Where the set is known to be whole with what is said now, and where triggers may be decided for that.
+    pub(super) fn grown(&self, rule: &Rule, past: &Past<'_>) -> Grown {
+        let Operator::Absence(parameters) = &rule.operator else { return Grown::default() };
+        let told = past.whole.iter().filter(|(start, end)| start <= end);
+        let told = told.map(|(start, end)| Span { start: *start, end: *end });
+        let whole = merged(self.whole.iter().copied().chain(told).collect());
+        let near = absence::grown(parameters, &self.whole, &whole);
+        Grown { whole, near }
+    }
+
+    /// The matches that came before the horizon, and are not known; and the members there that are decided now.
+    fn late<'m>(&self, rule: &Rule, horizon: DateTime<Utc>, matches: &'m [Match], grown: &Grown) -> Late<'m> {
         let mut late = Late::new();
+        if let Operator::Absence(parameters) = &rule.operator {
+            let before = Span { start: DateTime::<Utc>::MIN_UTC, end: earlier(horizon, TimeDelta::nanoseconds(1)) };
+            for (id, group) in &self.groups {
+                let spans = grown.near.iter().map(|span| Span { end: span.end.min(before.end), ..*span });
+                let waited = |(key, member): &(&MemberKey, &Member)| {
+                    let waits = |whole: &[Span]| absence::is_waiting(parameters, whole, (**key, *member));
+                    !member.brought && waits(&self.whole) && !waits(&grown.whole)
+                };
+                let members = spans.flat_map(|span| within(&group.members, span));
+                let decided: Vec<DateTime<Utc>> = members.filter(waited).map(|(key, _)| key.time).collect();
+                if !decided.is_empty() {
+                    late.entry(*id).or_default().decided = decided;
+                }
+            }
+        }
         for matched in matches.iter().filter(|matched| matched.event_time < horizon) {
             let id = group_id(&matched.group);
             let is_known = |group: &Group| {
@@ -200,21 +248,27 @@ impl Shard {
                 group.members.get(&key).is_some_and(|member| !member.brought) || group.crowd.has(key, &matched.event_id)
             };
             if !self.groups.get(&id).is_some_and(|group| is_known(group)) {
-                late.entry(id).or_default().push(matched);
+                late.entry(id).or_default().matches.push(matched);
             }
         }
         late
     }
 
-    /// Brings back what the late matches among these need.
-    pub(super) fn thaw(&mut self, rule: &Rule, past: &Past<'_>, matches: &[Match], rows: &mut Rows) -> Thawed {
+    /// Brings back what is needed for the late matches among these, and for what is decided late: see [`Shard::grown`].
+    pub(super) fn thaw(
+        &mut self,
+        rule: &Rule,
+        past: &Past<'_>,
+        (matches, grown): (&[Match], &Grown),
+        rows: &mut Rows,
+    ) -> Thawed {
         let mut thawed = Thawed::default();
         let (Some(horizon), Some(reach)) = (past.horizon, look_back(rule)) else { return thawed };
-        let late = self.late(horizon, matches);
+        let late = self.late(rule, horizon, matches, grown);
         if late.is_empty() {
             return thawed;
         }
-        let mut archived: Late<'_> = BTreeMap::new();
+        let mut archived: BTreeMap<GroupId, Vec<&Match>> = BTreeMap::new();
         for matched in past.archived.iter().filter(|matched| matched.event_time < horizon) {
             let id = group_id(&matched.group);
             if late.contains_key(&id) {
@@ -223,13 +277,19 @@ impl Shard {
         }
         let cut = earlier(horizon, reach);
         for (id, late) in late {
-            let group = self.groups.entry(id).or_insert_with(|| {
-                let about = About::of(late[0]);
-                rows.group(id, &about);
-                Box::new(Group { records: self.told.remove(&id).unwrap_or_default(), ..Group::new(about) })
-            });
-            let cores = cores(rule, &group.records, &late, reach);
-            let arriving: BTreeSet<MemberKey> = late.iter().map(|matched| MemberKey::of(matched)).collect();
+            let group = match (self.groups.entry(id), late.matches.first()) {
+                (Entry::Occupied(group), _) => group.into_mut(),
+                // What waits is in its group.
+                (Entry::Vacant(_), None) => continue,
+                (Entry::Vacant(place), Some(first)) => {
+                    let about = About::of(first);
+                    rows.group(id, &about);
+                    let records = self.told.remove(&id).unwrap_or_default();
+                    place.insert(Box::new(Group { records, ..Group::new(about) }))
+                }
+            };
+            let cores = cores(rule, &group.records, &late.times(), reach);
+            let arriving: BTreeSet<MemberKey> = late.matches.iter().map(|matched| MemberKey::of(matched)).collect();
             let asked = widened(&cores, reach);
             let mut brought = Vec::new();
             for matched in archived.remove(&id).unwrap_or_default() {
@@ -242,7 +302,7 @@ impl Shard {
             }
             // What was told may have been told with what arrives now. That something is absent was told before it came:
             // any trigger may have stood.
-            derive(group, rule, self.complete);
+            derive(group, rule, &self.whole);
             if let Operator::Absence(parameters) = &rule.operator {
                 absence::let_all_stand(group, parameters);
             }
@@ -253,10 +313,9 @@ impl Shard {
             }
             brought.retain(|key| !arriving.contains(key));
             if group.members.len() < before || matches!(rule.operator, Operator::Absence(_)) {
-                derive(group, rule, self.complete);
+                derive(group, rule, &self.whole);
             }
-            let late = late.iter().map(|matched| matched.event_time).collect();
-            thawed.islands.insert(id, Island { late, cores, brought });
+            thawed.islands.insert(id, Island { late: late.times(), cores, brought });
         }
         thawed
     }
@@ -278,7 +337,7 @@ impl Shard {
                 }
             }
             group.episodes.retain(|_, episode| episode.end >= cut);
-            derive(group, rule, self.complete);
+            derive(group, rule, &self.whole);
             // What is hot may have been summed up with what has gone, or without what came: it is to be what a restart
             // makes of it.
             for core in island.cores {
@@ -296,7 +355,7 @@ impl Shard {
     pub(super) fn refresh(&mut self, rule: &Rule) {
         for id in std::mem::take(&mut self.stale) {
             if let Some(group) = self.groups.get_mut(&id).filter(|_| is_derived(rule)) {
-                derive(group, rule, self.complete);
+                derive(group, rule, &self.whole);
             }
         }
     }
@@ -328,7 +387,7 @@ impl Thawed {
 }
 
 /// Builds what is kept beside members and episodes.
-fn derive(group: &mut Group, rule: &Rule, complete: Option<DateTime<Utc>>) {
+fn derive(group: &mut Group, rule: &Rule, whole: &[Span]) {
     if !rule.stages.is_empty() {
         group.chain = chain::Chain::default();
         chain::prepare(group, rule);
@@ -341,7 +400,7 @@ fn derive(group: &mut Group, rule: &Rule, complete: Option<DateTime<Utc>>) {
         group.by_value = same::ByValue::default();
         same::prepare(group, sequence);
     } else if let Operator::Absence(parameters) = &rule.operator {
-        absence::prepare(group, parameters, complete);
+        absence::prepare(group, parameters, whole);
     }
 }
 
@@ -400,10 +459,18 @@ fn needed(records: &BTreeMap<String, Record>, cut: DateTime<Utc>, reach: TimeDel
     merged(hot.map(|record| wide(hull(record), reach)).collect())
 }
 
-/// What late matches may change: what is within `reach`, with the whole of every episode there. Episodes are disjoint, so
+/// Where an absence has not decided, before the last stretch that it knows to be whole, and what it may need for that. What
+/// waits for nothing knows no stretch.
+fn undecided(whole: &[Span], reach: TimeDelta) -> Vec<Span> {
+    let Some(last) = whole.last() else { return Vec::new() };
+    let all = Span { start: DateTime::<Utc>::MIN_UTC, end: last.end };
+    without(&[all], whole).into_iter().map(|span| wide(span, reach)).collect()
+}
+
+/// What is late may change: what is within `reach`, with the whole of every episode there. Episodes are disjoint, so
 /// one that is taken in whole brings no other with it.
-fn cores(rule: &Rule, records: &BTreeMap<String, Record>, late: &[&Match], reach: TimeDelta) -> Vec<Span> {
-    let mut spans: Vec<Span> = late.iter().map(|matched| wide(Span::at(matched.event_time), reach)).collect();
+fn cores(rule: &Rule, records: &BTreeMap<String, Record>, late: &[DateTime<Utc>], reach: TimeDelta) -> Vec<Span> {
+    let mut spans: Vec<Span> = late.iter().map(|time| wide(Span::at(*time), reach)).collect();
     let near = merged(spans.clone());
     let hulls = records.values().filter(|record| is_standing(rule, record)).map(hull);
     spans.extend(hulls.filter(|hull| near.iter().any(|span| overlap(*span, *hull))));
@@ -412,44 +479,4 @@ fn cores(rule: &Rule, records: &BTreeMap<String, Record>, late: &[&Match], reach
 
 fn widened(spans: &[Span], reach: TimeDelta) -> Vec<Span> {
     merged(spans.iter().map(|span| wide(*span, reach)).collect())
-}
-
-fn wide(span: Span, reach: TimeDelta) -> Span {
-    Span { start: earlier(span.start, reach), end: later(span.end, reach) }
-}
-
-/// What of these spans lies in none of the others; both in order and disjoint. Their ends belong to either: a moment more
-/// does no harm.
-fn without(spans: &[Span], others: &[Span]) -> Vec<Span> {
-    let mut left = Vec::new();
-    for span in spans {
-        let mut start = span.start;
-        for other in others.iter().filter(|other| overlap(*span, **other)) {
-            if start < other.start {
-                left.push(Span { start, end: other.start });
-            }
-            start = start.max(other.end);
-        }
-        if start < span.end || (start == span.start && start == span.end) {
-            left.push(Span { start, end: span.end });
-        }
-    }
-    left
-}
-
-fn overlap(one: Span, other: Span) -> bool {
-    one.start <= other.end && other.start <= one.end
-}
-
-/// The same time in disjoint spans, in order.
-fn merged(mut spans: Vec<Span>) -> Vec<Span> {
-    spans.sort_unstable();
-    let mut merged: Vec<Span> = Vec::with_capacity(spans.len());
-    for span in spans {
-        match merged.last_mut() {
-            Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
-            _ => merged.push(span),
-        }
-    }
-    merged
 }

@@ -14,7 +14,7 @@
 //! Each operator is one file and one line in [`judge`](Shard::apply). Counts and sequences can only be made truer by more
 //! records, and keep nothing but episodes ([`window`]), also where they look at other correlations ([`chain`]) or records
 //! of a sequence have a value in common ([`same`]).
-//! `absence` waits until it is known that nothing more comes, which [`Past::complete`] says.
+//! `absence` waits until it is known that nothing more comes, which [`Past::whole`] says.
 //! `new_value`, `outside` and `spike` compare with a history that a late record may change, and `aggregate` asks what
 //! more records may make false; they judge again exactly what a record may have turned.
 //!
@@ -89,8 +89,8 @@ pub const SIGHTINGS_MAX: usize = 2_000_000;
 pub struct Shard {
     groups: Groups,
     sightings: Sightings,
-    /// How far `absence` has decided.
-    complete: Option<DateTime<Utc>>,
+    /// Where `absence` has decided: stretches that are disjoint and in order.
+    whole: Vec<Span>,
     /// What was told of groups that have no member: by another meaning of the rule, or before members were forgotten.
     told: BTreeMap<GroupId, BTreeMap<String, Record>>,
     /// Derived; kept by `new_value` and `outside`.
@@ -138,7 +138,7 @@ impl Shard {
         Shard {
             groups: facts.groups,
             sightings: facts.sightings,
-            complete: facts.complete,
+            whole: facts.whole,
             told: facts.told,
             triggers: Triggers::default(),
             ready: false,
@@ -175,17 +175,17 @@ impl Shard {
         }
         self.refresh(rule);
         let mut rows = Rows::default();
-        let thawed = self.thaw(rule, past, matches, &mut rows);
+        let grown = self.grown(rule, past);
+        let thawed = self.thaw(rule, past, (matches, &grown), &mut rows);
         let learnt = self.learn(rule, observations, &mut rows);
         let (arrivals, filled, limited) = self.admit(rule, matches, &mut rows);
         let mut verdicts = self.judge(rule, &arrivals, &learnt);
         if let Operator::Absence(parameters) = &rule.operator {
-            let (before, now) = (self.complete, self.complete.max(past.complete));
-            if let Some(now) = now.filter(|_| now > before) {
-                self.complete = Some(now);
-                rows.complete(now);
+            if self.whole != grown.whole {
+                rows.whole(&grown.whole);
+                self.whole = grown.whole;
             }
-            verdicts = absence::judge(&mut self.groups, parameters, &arrivals, (before, now));
+            verdicts = absence::judge(&mut self.groups, parameters, &arrivals, (&grown.near, &self.whole));
         }
         thawed.doubt(rule, &self.groups, &mut verdicts);
         for id in filled {
@@ -227,7 +227,7 @@ impl Shard {
             Operator::NewValue(parameters) => new_value::prepare(&mut self.groups, &self.sightings, parameters),
             Operator::Outside => outside::prepare(&mut self.groups, &self.sightings),
             Operator::Absence(parameters) => {
-                self.groups.values_mut().for_each(|group| absence::prepare(group, parameters, self.complete));
+                self.groups.values_mut().for_each(|group| absence::prepare(group, parameters, &self.whole));
             }
             Operator::Spike(parameters) => self.groups.values_mut().for_each(|group| spike::prepare(group, parameters)),
             Operator::Aggregate(parameters) => {
@@ -310,7 +310,7 @@ impl Shard {
                 return new_value::judge(&mut self.groups, seen, parameters, arrivals, learnt);
             }
             Operator::Outside => return outside::judge(&mut self.groups, seen, arrivals, learnt),
-            // Where it is known how far the set is complete.
+            // Where it is known what is whole.
             Operator::Absence(_) => return BTreeMap::new(),
             _ => {}
         }

@@ -5,7 +5,7 @@
 //!
 //! | key | value (after the version byte) |
 //! |---|---|
-//! | `c`, nothing | how far an `absence` has decided: see [`absence`](super::absence) |
+//! | `c`, nothing | where an `absence` has decided: see [`absence`](super::absence) |
 //! | `f`, group hash, finding id | [`Record`]: where the finding stands; standing ones are the group's episodes, but for those that another meaning of the rule has told |
 //! | `g`, group hash | the tenant and the group key in words |
 //! | `m`, group hash, event time, hash of id, content and member name | [`Member`] |
@@ -30,6 +30,7 @@ use super::crowd::{Crowd, Thin};
 use super::episode::Episode;
 use super::same::ByValue;
 use super::spike::Days;
+use super::window::Span;
 use crate::rule::model::Rule;
 
 /// First byte of every row's value. A reader refuses what it does not know.
@@ -290,9 +291,10 @@ impl Rows {
         self.0.insert(row, Some(vec![VERSION]));
     }
 
-    pub fn complete(&mut self, until: DateTime<Utc>) {
-        let value = encode(&(until.timestamp(), until.timestamp_subsec_nanos()));
-        self.0.insert(prefixed(b'c', &[0; 16]), Some(value));
+    pub fn whole(&mut self, stretches: &[Span]) {
+        let stamp = |time: DateTime<Utc>| (time.timestamp(), time.timestamp_subsec_nanos());
+        let stretches: Vec<_> = stretches.iter().map(|span| (stamp(span.start), stamp(span.end))).collect();
+        self.0.insert(prefixed(b'c', &[0; 16]), Some(encode(&stretches)));
     }
 
     pub fn record(&mut self, group: GroupId, id: &str, record: &Record) {
@@ -335,10 +337,33 @@ pub enum DamagedStateKind {
 pub(super) struct Facts {
     pub groups: Groups,
     pub sightings: Sightings,
-    /// How far an absence has decided.
-    pub complete: Option<DateTime<Utc>>,
+    /// Where an absence has decided.
+    pub whole: Vec<Span>,
     /// What was told of groups that have no member: the rule means something else now, or members were forgotten.
     pub told: BTreeMap<GroupId, BTreeMap<String, Record>>,
+}
+
+/// Where an absence has decided, as its row says.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Decided {
+    Stretches(Vec<(Stamp, Stamp)>),
+    /// As it was said before there were stretches: everything up to a moment.
+    Until(Stamp),
+}
+
+#[derive(Deserialize)]
+struct Stamp(#[serde(with = "stamp")] DateTime<Utc>);
+
+impl Decided {
+    fn stretches(self) -> Vec<Span> {
+        match self {
+            Decided::Stretches(stretches) => {
+                stretches.into_iter().map(|(Stamp(start), Stamp(end))| Span { start, end }).collect()
+            }
+            Decided::Until(Stamp(end)) => vec![Span { start: DateTime::<Utc>::MIN_UTC, end }],
+        }
+    }
 }
 
 /// Reads rows in any order.
@@ -371,8 +396,8 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
                 records.entry(group).or_default().insert(id.to_owned(), record);
             }
             Key::Complete => {
-                facts.complete =
-                    Some(stamp::deserialize(&mut serde_json::Deserializer::from_slice(value)).map_err(unreadable)?)
+                let decided: Decided = serde_json::from_slice(value).map_err(unreadable)?;
+                facts.whole = decided.stretches();
             }
             Key::Sighting(value, day) => {
                 let is_new = facts.sightings.days_of.entry(value).or_default().insert(day);

@@ -38,6 +38,47 @@ pub(super) fn earlier(time: DateTime<Utc>, delta: TimeDelta) -> DateTime<Utc> {
     time.checked_sub_signed(delta.max(TimeDelta::zero())).unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
 
+/// A span with what lies no further than this from its ends.
+pub(super) fn wide(span: Span, reach: TimeDelta) -> Span {
+    Span { start: earlier(span.start, reach), end: later(span.end, reach) }
+}
+
+/// What of these spans lies in none of the others; both in order and disjoint. Their ends belong to either: a moment more
+/// does no harm.
+pub(super) fn without(spans: &[Span], others: &[Span]) -> Vec<Span> {
+    let mut left = Vec::new();
+    for span in spans {
+        let mut start = span.start;
+        for other in others.iter().filter(|other| overlap(*span, **other)) {
+            if start < other.start {
+                left.push(Span { start, end: other.start });
+            }
+            start = start.max(other.end);
+        }
+        if start < span.end || (start == span.start && start == span.end) {
+            left.push(Span { start, end: span.end });
+        }
+    }
+    left
+}
+
+pub(super) fn overlap(one: Span, other: Span) -> bool {
+    one.start <= other.end && other.start <= one.end
+}
+
+/// The same time in disjoint spans, in order.
+pub(super) fn merged(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_unstable();
+    let mut merged: Vec<Span> = Vec::with_capacity(spans.len());
+    for span in spans {
+        match merged.last_mut() {
+            Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+            _ => merged.push(span),
+        }
+    }
+    merged
+}
+
 /// The members inside a span.
 pub(super) fn within(members: &Members, span: Span) -> impl DoubleEndedIterator<Item = (&MemberKey, &Member)> {
     // A range from later to earlier would panic; such a span holds nothing.

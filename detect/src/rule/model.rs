@@ -1,6 +1,6 @@
 //! A rule as it runs: parsed, checked, and with nothing left that could fail on a record.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use schemas::finding::Level;
 use schemas::path::Path;
 
@@ -315,9 +315,14 @@ pub struct Absence {
 }
 
 impl Absence {
-    /// From a record to the moment up to which everything must be there.
+    /// From a record to the moment up to which feeds must have come.
     pub fn wait(&self) -> TimeDelta {
         self.timespan.checked_add(&self.delay).unwrap_or(TimeDelta::MAX)
+    }
+
+    /// The stretch of event time of which everything is there once feeds have come from one moment to another.
+    pub fn whole(&self, since: DateTime<Utc>, until: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+        (since, until.checked_sub_signed(self.delay).unwrap_or(DateTime::<Utc>::MIN_UTC))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use runtime::clock::Clock;
 use runtime::log::{Consumer, Input, Lease, Log, Message, Output, ReadLimit, StateChange, To, Topic, Txn};
 use runtime::metrics::Metrics;
@@ -22,7 +23,7 @@ use super::partitions::Worker;
 use super::rule_books::{Compiler, Editions};
 use super::thawing::{self, Ask};
 use crate::correlate::{Past, Shard, look_back, row_day};
-use crate::rule::{Operator, Rule};
+use crate::rule::Rule;
 use crate::{shard_key, told_key};
 
 /// Most shards held in memory by one partition, about 1.5 kB each, and most members, episodes and sightings in them,
@@ -72,6 +73,8 @@ struct News {
     meaning: u128,
     matches: Vec<Match>,
     observations: Vec<Observation>,
+    /// Where the set is whole, for a rule that waits for that.
+    whole: Vec<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 /// All that came in one batch, by shard.
@@ -87,6 +90,7 @@ impl News {
             meaning: meaning_key(tenant, rule),
             matches: Vec::new(),
             observations: Vec::new(),
+            whole: Vec::new(),
         }
     }
 
@@ -158,9 +162,14 @@ impl CorrelateWorker {
                     news.observations.push(seen);
                 }
                 MatchMessage::Mark(passed) => {
-                    awaiting.mark(&passed);
+                    if !awaiting.passed(&passed, log.partitions(), &mut sorted.state) {
+                        self.metrics.engine.limits_reached.with(["imported_stretches"]).inc();
+                    }
                     sorted.has_marks = true;
-                    let Passed { partition, mark, .. } = passed;
+                    let Passed { partition, mark: Some(mark), .. } = passed else { continue };
+                    if mark.is_of_import() {
+                        continue;
+                    }
                     self.metrics.engine.watermark.with([mark.tenant.as_str()]).set_time(mark.until);
                     forgetting.mark(partition, mark, &mut sorted.state);
                 }
@@ -192,13 +201,13 @@ impl CorrelateWorker {
     /// Applies what is not late. Returns the rest, with what it asks of the archive.
     fn take_in_time(&mut self, news: NewsOf, known: &mut Known, txn: &mut Txn) -> Vec<(Place, News, Ask)> {
         let mut late = Vec::new();
-        for ((_, place), news) in news {
+        for ((_, place), mut news) in news {
             let Some(held) = self.shards.get(&place) else { continue };
-            let spans = known
-                .forgetting
-                .horizon(news.meaning)
-                .map(|horizon| held.shard.missing(&news.rule, horizon, &news.matches));
-            match (spans.unwrap_or_default(), known.editions.matcher(news.epoch)) {
+            news.whole = known.awaiting.whole(&news.tenant, &news.rule, (&known.editions, known.partitions));
+            let horizon = known.forgetting.horizon(news.meaning);
+            let past = Past { horizon, whole: &news.whole, archived: &[] };
+            let spans = held.shard.missing(&news.rule, &past, &news.matches);
+            match (spans, known.editions.matcher(news.epoch)) {
                 (spans, Some(matcher)) if !spans.is_empty() => {
                     let ask = Ask { tenant: news.tenant.clone(), shard: place.shard, matcher: matcher.clone(), spans };
                     late.push((place, news, ask));
@@ -256,6 +265,8 @@ impl CorrelateWorker {
         let before = news.matches.len();
         news.matches.retain(|matched| horizon.is_none_or(|horizon| matched.event_time >= horizon));
         let refused = before - news.matches.len();
+        // What was to be decided waits for the next that comes.
+        news.whole.clear();
         self.metrics.engine.limits_reached.with(["late_members"]).add(refused as u64);
         tracing::warn!(event = "late_matches_refused", rule = news.rule.id, tenant = news.tenant.as_str(), refused);
         self.take_in(place, news, &[], known, txn);
@@ -263,17 +274,13 @@ impl CorrelateWorker {
 
     /// Applies what came for one shard.
     fn take_in(&mut self, place: Place, news: News, archived: &[Match], known: &mut Known, txn: &mut Txn) {
-        let Known { editions, forgetting, awaiting, partitions } = known;
+        let Known { forgetting, awaiting, .. } = known;
         let (batch, partition) = (self.batch, self.partition);
         let layout = self.layout.get_or_insert_default();
         let Some(held) = self.shards.get_mut(&place) else { return };
         held.used = batch;
-        let complete = match &news.rule.operator {
-            Operator::Absence(_) => awaiting.complete(&news.tenant, &news.rule, (editions, *partitions)),
-            _ => None,
-        };
-        awaiting.wait_for(&news.tenant, place, &news.rule, (&news.matches, complete), &mut txn.state);
-        let past = Past { horizon: forgetting.horizon(news.meaning), complete, archived };
+        awaiting.wait_for(&news.tenant, place, &news.rule, (&news.matches, &news.whole), &mut txn.state);
+        let past = Past { horizon: forgetting.horizon(news.meaning), whole: &news.whole, archived };
         let change = held.shard.apply_after(&news.rule, &past, &news.matches, &news.observations);
         let entries = held.shard.entries();
         let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;

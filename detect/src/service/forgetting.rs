@@ -21,7 +21,7 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | 4, tenant, 0, feed, 0, partition | its newest mark that this partition of `records` has passed on, to the hour |
+//! | 4, tenant, 0, feed, 0, partition | its newest mark that this partition of `records` has passed on, to the hour; and from when on it speaks |
 //! | 5, meaning | the latest horizon that members of it were forgotten by |
 //! | 6 | how far the archive was then: one that has less is not asked |
 
@@ -71,7 +71,7 @@ const ARCHIVED: u8 = 6;
 pub(super) struct Forgetting {
     partition: u32,
     /// By tenant, feed and partition of `records`.
-    marks: BTreeMap<(Tenant, String, u32), DateTime<Utc>>,
+    marks: BTreeMap<(Tenant, String, u32), Reach>,
     forgotten: HashMap<u128, DateTime<Utc>>,
     archived: Vec<u64>,
     /// How many late matches came for a meaning, since the horizon was there.
@@ -82,6 +82,27 @@ pub(super) struct Forgetting {
     /// Days on which nothing that expires was left when they were looked at.
     lasting: BTreeSet<Day>,
     looked: Option<Instant>,
+}
+
+/// From when to when all of a feed is there, as its newest mark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// None: it began before anybody asked.
+    pub(super) since: Option<DateTime<Utc>>,
+    pub(super) until: DateTime<Utc>,
+}
+
+impl Reach {
+    fn value(&self) -> String {
+        let times = [Some(self.until), self.since];
+        times.iter().flatten().map(DateTime::to_rfc3339).collect::<Vec<_>>().join(" ")
+    }
+
+    fn read(value: &[u8]) -> Option<Reach> {
+        let mut times = std::str::from_utf8(value).ok()?.split(' ');
+        let until = times.next()?.parse().ok()?;
+        Some(Reach { since: times.next().map(str::parse).transpose().ok()?, until })
+    }
 }
 
 enum State {
@@ -134,7 +155,7 @@ impl Forgetting {
             match key.split_first() {
                 Some((&MARKS, name)) => {
                     // Without a mark less is forgotten, and the next one comes within the hour.
-                    forgetting.marks.extend(feed_of(name).zip(time()));
+                    forgetting.marks.extend(feed_of(name).zip(Reach::read(&value)));
                 }
                 Some((&FORGOTTEN, meaning)) => {
                     // What cannot be read is taken for the latest: then the archive is asked for more than needed.
@@ -154,10 +175,12 @@ impl Forgetting {
         let name = format!("{}\0{}\0{partition}", mark.tenant, mark.content_type);
         let key = [&[MARKS][..], name.as_bytes()].concat();
         let feed = (mark.tenant, mark.content_type, partition);
-        let is_news = |known: &DateTime<Utc>| mark.until.signed_duration_since(*known) >= NOTED_EVERY;
+        let reach = Reach { since: mark.since, until: mark.until };
+        let is_news =
+            |known: &Reach| known.since != reach.since || reach.until.signed_duration_since(known.until) >= NOTED_EVERY;
         if self.marks.get(&feed).is_none_or(is_news) {
-            self.marks.insert(feed, mark.until);
-            out.push(self.row(key, mark.until.to_rfc3339()));
+            self.marks.insert(feed, reach);
+            out.push(self.row(key, reach.value()));
         }
     }
 
@@ -166,7 +189,7 @@ impl Forgetting {
     }
 
     /// What is known of each feed, in each partition, to the hour.
-    pub(super) fn marks(&self) -> impl Iterator<Item = (&(Tenant, String, u32), &DateTime<Utc>)> {
+    pub(super) fn marks(&self) -> impl Iterator<Item = (&(Tenant, String, u32), &Reach)> {
         self.marks.iter()
     }
 
@@ -183,8 +206,8 @@ impl Forgetting {
     /// Where the horizon of each tenant is now.
     fn horizons(&self) -> BTreeMap<Tenant, DateTime<Utc>> {
         let mut least: BTreeMap<Tenant, DateTime<Utc>> = BTreeMap::new();
-        for ((tenant, ..), until) in &self.marks {
-            let horizon = until.checked_sub_signed(HOT).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        for ((tenant, ..), reach) in &self.marks {
+            let horizon = reach.until.checked_sub_signed(HOT).unwrap_or(DateTime::<Utc>::MIN_UTC);
             let known = least.entry(tenant.clone()).or_insert(horizon);
             *known = horizon.min(*known);
         }
@@ -212,7 +235,8 @@ impl Forgetting {
         // Of a tenant with one feed or ten: the horizon is that of the marks.
         let of_tenant = self.marks.range((tenant.clone(), String::new(), 0)..);
         let marks = of_tenant.take_while(|((whose, ..), _)| whose == tenant);
-        let Some(horizon) = marks.map(|(_, until)| *until).min().and_then(|least| least.checked_sub_signed(HOT)) else {
+        let Some(horizon) = marks.map(|(_, reach)| reach.until).min().and_then(|least| least.checked_sub_signed(HOT))
+        else {
             return;
         };
         let came = matches.iter().filter(|matched| matched.event_time < horizon).count();

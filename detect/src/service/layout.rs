@@ -13,6 +13,7 @@
 //! | 2, day | the partition has rows of that day |
 //! | 3, told, row | findings: where each stands, whatever the rule meant when it was told |
 //! | 4 .. 6 | what may be forgotten: see [`forgetting`](super::forgetting) |
+//! | 7 .. 9 | what waits: see [`awaiting`](super::awaiting) |
 //!
 //! A shard that is read again is looked for on its first day and every later one that has rows. Days before 2000 and
 //! after 2099 count as one: a hostile clock must not make a search of millions of days. Old days are found without their

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use runtime::log::{Consumer, Input, Lease, Log, Message, Output, ReadLimit, StateChange, Store, To, Topic, Txn};
 use runtime::metrics::Metrics;
 use schemas::Event;
@@ -137,10 +137,16 @@ impl Worker for MatchWorker {
         let (Some(judging), Some(follower)) = (&mut self.judging_again, &mut self.follower) else { return Ok(false) };
         let Some(in_force) = follower.in_force().cloned() else { return Ok(false) };
         let Some(taken) = judging.next(log, &in_force, &follower.behind().clone()).await? else { return Ok(false) };
+        let mut outputs = taken.outputs;
+        if taken.behind.rules.is_empty() {
+            // What waits for these rules need not wait for a mark as well: of who only imports none may come.
+            let passed = Passed { partition: self.partition, epoch: in_force.epoch, behind: Vec::new(), mark: None };
+            outputs.push(matched(To::Everywhere, &MatchMessage::Mark(passed)));
+        }
         let state = follower.move_behind(taken.behind).into_iter().collect();
         let lease = Some(lease.clone());
         // If this fails the worker is made anew, with what is committed.
-        log.commit(Txn { outputs: taken.outputs, state, lease, ..Txn::default() }).await?;
+        log.commit(Txn { outputs, state, lease, ..Txn::default() }).await?;
         self.sighted.note(taken.observed);
         self.metrics.engine.records_judged_again.add(taken.records);
         Ok(true)
@@ -264,6 +270,9 @@ impl Pass {
     }
 }
 
+/// What one mark may take the place of another for.
+type MarkKey = (String, String, Option<(Option<DateTime<Utc>>, DateTime<Utc>)>);
+
 /// What one step puts out.
 #[derive(Default)]
 struct Batch {
@@ -275,7 +284,8 @@ struct Batch {
     observations: Vec<MatchMessage>,
     /// Names of the observations.
     observed: HashSet<u128>,
-    marks: BTreeMap<(String, String), Mark>,
+    /// By tenant, feed, and what an import was whole of.
+    marks: BTreeMap<MarkKey, Mark>,
     heartbeat: Option<Heartbeat>,
 }
 
@@ -284,10 +294,12 @@ impl Batch {
         self.codes.push(char::from(Verdict::Control as u8));
     }
 
-    /// Of several marks of one feed only the newest matters; that is what batching them means.
+    /// Of several marks of one feed only the newest matters; that is what batching them means. Those of imports speak for
+    /// themselves.
     fn mark(&mut self, mark: Mark) {
         self.control();
-        let key = (mark.tenant.as_str().to_owned(), mark.content_type.clone());
+        let stretch = mark.is_of_import().then_some((mark.since, mark.until));
+        let key = (mark.tenant.as_str().to_owned(), mark.content_type.clone(), stretch);
         match self.marks.get(&key) {
             Some(known) if known.until >= mark.until => {}
             _ => {
@@ -318,7 +330,7 @@ impl Batch {
         }
         // Marks and heartbeats come after the matches they speak of.
         for mark in self.marks.into_values() {
-            let passed = Passed { partition, epoch, behind: behind.clone(), mark };
+            let passed = Passed { partition, epoch, behind: behind.clone(), mark: Some(mark) };
             outputs.push(matched(To::Everywhere, &MatchMessage::Mark(passed)));
         }
         // One partition passes heartbeats on, else their number would multiply from stage to stage.

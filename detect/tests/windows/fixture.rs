@@ -65,6 +65,10 @@ pub struct Runner {
     pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
     /// How far the set is complete, as this batch is told; nothing, like after a restart.
     pub complete: Option<DateTime<Utc>>,
+    /// From when on; none: from the beginning.
+    pub since: Option<DateTime<Utc>>,
+    /// What was imported whole.
+    pub imported: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     /// What may have been forgotten, and the archive that has it.
     pub horizon: Option<DateTime<Utc>>,
     pub archive: Vec<Match>,
@@ -82,12 +86,27 @@ impl Runner {
             shard: Shard::default(),
             rows: BTreeMap::new(),
             complete: None,
+            since: None,
+            imported: Vec::new(),
             horizon: None,
             archive: Vec::new(),
             thaw: Thaw::AsAsked,
             thaws: 0,
             findings: BTreeMap::new(),
         }
+    }
+
+    /// Is told the same of where the set is whole.
+    pub fn stand_where(&mut self, other: &Runner) {
+        (self.complete, self.since, self.imported) = (other.complete, other.since, other.imported.clone());
+    }
+
+    /// Where the set is whole, as this batch is told.
+    pub fn whole(&self) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+        let Operator::Absence(absence) = &self.rule.operator else { return Vec::new() };
+        let since = self.since.unwrap_or(DateTime::<Utc>::MIN_UTC);
+        let of_feeds = self.complete.map(|until| absence.whole(since, until));
+        of_feeds.into_iter().chain(self.imported.iter().copied()).collect()
     }
 
     /// Applies a batch, checks what must hold of every change, and returns it.
@@ -97,7 +116,8 @@ impl Runner {
         assert_eq!(archived, self.ask(&self.shard, matches));
         self.thaws += usize::from(archived.is_some());
         let archived = archived.unwrap_or_default();
-        let past = Past { horizon: self.horizon, complete: self.complete, archived: &archived };
+        let whole = self.whole();
+        let past = Past { horizon: self.horizon, whole: &whole, archived: &archived };
         let after_restart = restarted.apply_after(&self.rule, &past, matches, observations);
         let change = self.shard.apply_after(&self.rule, &past, matches, observations);
         assert_eq!(after_restart, change, "a restart before this batch changes it");
@@ -132,7 +152,8 @@ impl Runner {
     /// What the archive says of what the shard asks for; none if it asks for nothing.
     fn ask(&self, shard: &Shard, matches: &[Match]) -> Option<Vec<Match>> {
         let horizon = self.horizon?;
-        let mut asked = shard.missing(&self.rule, horizon, matches);
+        let past = Past { horizon: self.horizon, whole: &self.whole(), archived: &[] };
+        let mut asked = shard.missing(&self.rule, &past, matches);
         if asked.is_empty() {
             return None;
         }

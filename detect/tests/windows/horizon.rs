@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use detect::correlate::Shard;
+use detect::correlate::{Past, Shard};
 use detect::rule::model::{Absence, Operator, Rule, Sequence, Travel};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -33,15 +33,19 @@ struct Moment {
     behind: usize,
     /// How far the set is said to be complete, in steps of the story: what waits for that is decided.
     complete: Option<i64>,
+    /// A stretch that was imported whole, and its length.
+    imported: Option<(i64, i64)>,
 }
 
 impl std::fmt::Debug for Moment {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.forgets {
-            true => write!(out, "forgets before +{}m, archive {} behind", self.horizon, self.behind),
-            false if self.moves => write!(out, "horizon +{}m, archive {} behind", self.horizon, self.behind),
-            false => write!(out, "-"),
+            true => write!(out, "forgets before +{}m, archive {} behind", self.horizon, self.behind)?,
+            false if self.moves => write!(out, "horizon +{}m, archive {} behind", self.horizon, self.behind)?,
+            false => write!(out, "-")?,
         }
+        self.complete.iter().try_for_each(|steps| write!(out, ", complete +{steps}m"))?;
+        self.imported.iter().try_for_each(|(from, length)| write!(out, ", imported +{from}m..+{}m", from + length))
     }
 }
 
@@ -56,6 +60,8 @@ struct Forgetting {
     follows: bool,
     /// How late each is then, in minutes.
     delays: Vec<i64>,
+    /// From when on feeds were collected, in steps of the story.
+    since: Option<i64>,
 }
 
 impl Forgetting {
@@ -79,17 +85,19 @@ impl Forgetting {
 }
 
 fn a_forgetting(steps: i64) -> impl Strategy<Value = Forgetting> {
-    let moment = (any::<bool>(), any::<bool>(), 0..steps + 20, 0..4_usize, prop::option::of(0..steps + 20));
-    let moment = moment.prop_map(|(forgets, moves, horizon, behind, complete)| Moment {
+    let imported = prop::option::weighted(0.2, (0..steps + 20, 0..steps));
+    let moment = (any::<bool>(), any::<bool>(), 0..steps + 20, 0..4_usize, prop::option::of(0..steps + 20), imported);
+    let moment = moment.prop_map(|(forgets, moves, horizon, behind, complete, imported)| Moment {
         forgets,
         moves,
         horizon,
         behind,
         complete,
+        imported,
     });
     let delay = prop_oneof![3 => Just(0_i64), 1 => 5..60_i64];
-    (vec(moment, 40), any::<bool>(), any::<bool>(), vec(delay, 40))
-        .prop_map(|(moments, ahead, follows, delays)| Forgetting { moments, ahead, follows, delays })
+    (vec(moment, 40), any::<bool>(), any::<bool>(), vec(delay, 40), prop::option::of(0..steps))
+        .prop_map(|(moments, ahead, follows, delays, since)| Forgetting { moments, ahead, follows, delays, since })
 }
 
 /// Plays a story; how many rows were forgotten, and how often the archive was asked.
@@ -101,18 +109,21 @@ fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usiz
     if forgetting.ahead {
         runner.archive = once_each(&arrivals);
     }
-    let (mut applied, mut archived, mut forgotten, mut complete) = (0, 0, 0, None);
+    let (mut applied, mut archived, mut forgotten, mut whole) = (0, 0, 0, Vec::new());
+    let step = |steps| base() + TimeDelta::seconds(steps * MINUTES);
+    runner.since = forgetting.since.map(step);
     for (at, end) in story.ends.iter().enumerate() {
         if *end == 0 && at + 1 < arrivals.len() {
             continue;
         }
         let moment = forgetting.moments[at % forgetting.moments.len()];
-        runner.complete = moment.complete.map(|steps| base() + TimeDelta::seconds(steps * MINUTES));
-        complete = complete.max(runner.complete);
+        runner.complete = moment.complete.map(step);
+        runner.imported = moment.imported.iter().map(|(from, length)| (step(*from), step(from + length))).collect();
+        whole.extend(runner.whole());
         runner.apply(&arrivals[applied..=at], &[]);
         applied = at + 1;
         if !forgetting.ahead {
-            check(&runner, &arrivals[..applied], complete);
+            check(&runner, &arrivals[..applied], &whole);
         }
         if *end == 2 {
             runner.restart();
@@ -129,7 +140,7 @@ fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usiz
             }
         }
     }
-    check(&runner, &arrivals, complete);
+    check(&runner, &arrivals, &whole);
     (forgotten, runner.thaws)
 }
 
@@ -140,11 +151,11 @@ fn matched(arrival: &Arrival) -> Match {
     }
 }
 
-fn check(runner: &Runner, arrived: &[Match], complete: Option<DateTime<Utc>>) {
+fn check(runner: &Runner, arrived: &[Match], whole: &[(DateTime<Utc>, DateTime<Utc>)]) {
     let actual: Vec<_> = runner.standing().into_iter().map(oracle::of_finding).collect();
     let mut arrived = arrived.to_vec();
     if let Operator::Absence(absence) = &runner.rule.operator {
-        decided(absence, complete, &mut arrived);
+        decided(absence, whole, &mut arrived);
     }
     let expected = oracle::standing(&runner.rule, &arrived, &[]);
     let (more, less): (Vec<_>, Vec<_>) = (
@@ -433,10 +444,11 @@ fn what_is_hot_is_not_asked_for_and_what_is_cold_beside_it_is() {
     let mut shard = Shard::default();
     shard.apply(&runner.rule, &arrived, &[]);
     let horizon = base() + TimeDelta::minutes(130);
+    let past = Past { horizon: Some(horizon), ..Past::default() };
     // What lies around the episode, and none of it.
     for (minute, from, until) in [(49, -40, 0), (99, -40, 0), (1, -79, 0), (-91, -171, -11)] {
         let span = (base() + TimeDelta::minutes(from), base() + TimeDelta::minutes(until));
-        assert_eq!(shard.missing(&runner.rule, horizon, &[at(minute)]), [span], "minute {minute}");
+        assert_eq!(shard.missing(&runner.rule, &past, &[at(minute)]), [span], "minute {minute}");
     }
     runner.apply(&arrived, &[]);
     runner.archive = arrived.clone();
@@ -446,7 +458,7 @@ fn what_is_hot_is_not_asked_for_and_what_is_cold_beside_it_is() {
         arrived.push(at(minute));
         runner.apply(&arrived[arrived.len() - 1..], &[]);
         runner.archive = arrived.clone();
-        check(&runner, &arrived, None);
+        check(&runner, &arrived, &[]);
     }
 }
 
@@ -460,7 +472,7 @@ fn what_was_forgotten_before_an_episode_was_near_it_is_asked_for() {
         let came: Vec<Match> = minutes.iter().copied().map(at).collect();
         runner.apply(&came, &[]);
         arrived.extend(came);
-        check(&runner, &arrived, None);
+        check(&runner, &arrived, &[]);
         runner.archive = arrived.clone();
         runner.horizon = Some(base() + TimeDelta::minutes(horizon));
         runner.forget(|_| false);

@@ -87,10 +87,20 @@ pub fn a_story(steps: i64, grain: i64, observations: usize) -> impl Strategy<Val
     })
 }
 
-/// What is not decided yet does not stand.
-pub fn decided(absence: &Absence, complete: Option<chrono::DateTime<Utc>>, all: &mut Vec<Match>) {
+/// What is not decided yet does not stand: that of which not all is there, of all that was ever said to be whole.
+pub fn decided(absence: &Absence, whole: &[(chrono::DateTime<Utc>, chrono::DateTime<Utc>)], all: &mut Vec<Match>) {
+    let mut told: Vec<_> = whole.iter().filter(|(since, until)| since <= until).collect();
+    told.sort_unstable();
     all.retain(|one| {
-        let is_decided = complete.is_some_and(|complete| one.event_time + absence.wait() <= complete);
+        // As far as one goes on from the stretches before it.
+        let mut until = None;
+        for stretch in told.iter().filter(|stretch| stretch.0 <= one.event_time) {
+            until = until.max(Some(stretch.1));
+        }
+        for stretch in &told {
+            until = until.map(|until| if stretch.0 <= until { stretch.1.max(until) } else { until });
+        }
+        let is_decided = until.is_some_and(|until| one.event_time + absence.timespan <= until);
         is_decided || absence.expect.contains(&one.member)
     });
 }
@@ -324,17 +334,21 @@ proptest! {
         gap in minutes(),
         (timespan, delay) in (minutes(), minutes()),
         expect in prop::sample::select(vec![vec!["m0"], vec!["m1"], vec!["m0", "m2"]]),
-        marks in vec(prop::option::of(0..60_i64), 60),
+        marks in vec((prop::option::of(0..60_i64), prop::option::weighted(0.2, (0..60_i64, 0..40_i64))), 60),
+        since in prop::option::of(0..40_i64),
     ) {
         let expect = expect.into_iter().map(str::to_owned).collect();
         let absence = Absence { expect, timespan, delay };
         let rule = rule(Operator::Absence(absence.clone()), gap);
-        let mut marks = marks.into_iter().map(|mark| mark.map(|minutes| base() + TimeDelta::minutes(minutes)));
-        let mut complete = None;
+        let at = |minutes| base() + TimeDelta::minutes(minutes);
+        let mut marks = marks.into_iter();
+        let mut whole = Vec::new();
         check_with(rule, &story, |runner, all| {
-            runner.complete = marks.next().flatten();
-            complete = complete.max(runner.complete);
-            decided(&absence, complete, all);
+            let (complete, imported) = marks.next().unwrap_or_default();
+            (runner.since, runner.complete) = (since.map(at), complete.map(at));
+            runner.imported = imported.iter().map(|(from, length)| (at(*from), at(from + length))).collect();
+            whole.extend(runner.whole());
+            decided(&absence, &whole, all);
         });
     }
 

@@ -6,6 +6,8 @@
 //! match +0m id=e1 user=x value=a,b weight=2 member=m group=g content=1 quiet     everything but the time is optional
 //! observe day=-3 value=a                                                         `day=-9..-1` for each of them
 //! complete +2h the set is complete up to here, from this batch on
+//! since +1h    and from here on, not from the beginning
+//! imported +0m..+2h    what was imported of this stretch was whole
 //! again        the batch so far once more
 //! restart      what follows meets a shard loaded from rows
 //! expect       applies the batch; the indented lines below are what it tells, and golden
@@ -24,6 +26,7 @@ use schemas::message::{Match, Observation};
 
 use super::fixture::{Runner, base, rule};
 use super::oracle;
+use super::property::decided;
 
 #[test]
 fn every_script_tells_what_it_expects() {
@@ -88,6 +91,11 @@ impl Story {
                     story.observations.extend_from_within(..);
                 }
                 "complete" => story.runner.complete = Some(base() + duration(rest)),
+                "since" => story.runner.since = Some(base() + duration(rest)),
+                "imported" => {
+                    let (from, until) = rest.split_once("..").unwrap();
+                    story.runner.imported.push((base() + duration(from), base() + duration(until)));
+                }
                 "restart" => story.runner.restart(),
                 "expect" => out.push_str(&story.tell()),
                 other => panic!("{name}: '{other}' is not a step"),
@@ -197,13 +205,17 @@ impl Story {
     fn check_other_orders(&self, name: &str) {
         let standing = |findings: Vec<&Finding>| findings.into_iter().map(oracle::of_finding).collect::<Vec<_>>();
         let here = standing(self.runner.standing());
-        assert_eq!(here, oracle::standing(&self.runner.rule, &self.all_matches, &self.all_observations), "{name}");
+        let mut matches = self.all_matches.clone();
+        if let Operator::Absence(absence) = &self.runner.rule.operator {
+            decided(absence, &self.runner.whole(), &mut matches);
+        }
+        assert_eq!(here, oracle::standing(&self.runner.rule, &matches, &self.all_observations), "{name}");
         let mut at_once = Runner::new(self.runner.rule.clone());
-        at_once.complete = self.runner.complete;
+        at_once.stand_where(&self.runner);
         at_once.apply(&self.all_matches, &self.all_observations);
         assert_eq!(standing(at_once.standing()), here, "{name} at once");
         let mut backwards = Runner::new(self.runner.rule.clone());
-        backwards.complete = self.runner.complete;
+        backwards.stand_where(&self.runner);
         for matched in self.all_matches.iter().rev() {
             backwards.apply(std::slice::from_ref(matched), &[]);
         }

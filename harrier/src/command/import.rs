@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use ingest::import::{Options, Progress, Report, import};
 use runtime::log::{Log, Range, ReadLimit, Topic};
 use runtime::metrics::Metrics;
@@ -48,13 +49,18 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
     let found = options.fail_on.is_some_and(|level| findings.created.iter().any(|finding| finding.rule.level >= level));
     Ok(match () {
         () if found => Outcome::Found,
-        () if report.rejected > 0 || !report.problems.is_empty() => Outcome::Incomplete,
+        () if report.rejected > 0 || !report.problems.is_empty() || report.is_not_complete() => Outcome::Incomplete,
         () => Outcome::Done,
     })
 }
 
 async fn read(core: &Core, options: &Import, progress: &Arc<Progress>) -> anyhow::Result<Report> {
-    let options = Options { paths: options.paths.clone(), tenant: options.tenant.clone(), notify: options.notify };
+    let options = Options {
+        paths: options.paths.clone(),
+        tenant: options.tenant.clone(),
+        notify: options.notify,
+        complete: options.complete,
+    };
     let (trigger, shutdown) = shutdown::channel();
     // Ctrl-C ends the reading; what has been read is judged and archived, and the next import goes on from there.
     let stopper = tokio::spawn(async move {
@@ -197,6 +203,10 @@ fn summarise(
     ];
     for (name, number) in numbers {
         writeln!(out, "{name:<10}{:>12}", grouped(number))?;
+    }
+    if let Some((from, to)) = options.complete.filter(|_| !report.is_not_complete()) {
+        let time = |time: DateTime<Utc>| time.format("%F %T");
+        eprintln!("taken to be complete from {} to {} UTC, as was said", time(from), time(to));
     }
     let seconds = elapsed.as_secs_f64();
     eprintln!("in {seconds:.1} s, {} records/s", grouped((report.received as f64 / seconds.max(0.001)) as u64));

@@ -204,3 +204,55 @@ fn every_real_file_is_received_whole() {
         println!("{tenant}: {count:?}");
     }
 }
+
+#[test]
+fn what_did_not_happen_is_told_of_an_import_only_where_it_is_said_to_be_complete() {
+    let harrier = Harrier::new();
+    let rules = "title: Off\nid: off\nname: off\nlogsource: {product: m365}\ndetection: {s: {Operation: off}, condition: s}\n---\n\
+                 title: On\nid: on\nname: on\nlogsource: {product: m365}\ndetection: {s: {Operation: on}, condition: s}\n---\n\
+                 title: Left off\nid: left_off\nlevel: high\ncorrelation: {type: x_absence, rules: [off, on], \
+                 group-by: [user_id], timespan: 1h, x-expect: [on], x-delay: 30m}\n";
+    let rules = harrier.file("rules.yml", rules);
+    let rules = ["--rules", rules.to_str().unwrap()];
+    let record = |number: usize, operation: &str, user: &str, time: &str| {
+        format!(r#"{{"Id":"{number}","CreationTime":"2026-10-05T{time}","Operation":"{operation}","UserId":"{user}"}}"#)
+    };
+    let lines = [
+        record(1, "off", "ann", "08:00:00"),
+        record(2, "off", "bob", "08:00:00"),
+        record(3, "on", "bob", "08:30:00"),
+        record(4, "off", "cid", "11:30:00"),
+    ];
+    let file = harrier.file("records.jsonl", joined(&lines));
+    let files = std::slice::from_ref(&file);
+    let left_off = || {
+        let rows =
+            harrier.rows("SELECT entity FROM findings WHERE rule_id = 'left_off' AND status = 'open' ORDER BY 1");
+        rows.into_iter().map(|row| row["entity"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    harrier.import(files, &rules);
+    assert!(left_off().is_empty(), "nobody knows what the file leaves out");
+    // Something of that time cannot be read: it may be what is missed.
+    let broken = harrier.file("broken.jsonl", "{\"Id\": \n");
+    let complete = ["--complete", "2026-10-05T07:00:00Z..2026-10-05T12:00:00Z"];
+    let (_, ran) = harrier.import(&[file.clone(), broken], &[&rules[..], &complete].concat());
+    assert!(ran.code == Some(1) && ran.stderr.contains("the import is not taken to be complete"), "{ran}");
+    assert!(left_off().is_empty());
+    // The same records once more: they are known, and what waits is decided. The last ends after the stretch.
+    let (counts, ran) = harrier.import(files, &[&rules[..], &complete].concat());
+    assert_eq!((counts.duplicate, ran.code), (4, Some(0)), "{ran}");
+    assert!(ran.stdout.contains("Left off"), "{ran}");
+    assert_eq!(left_off(), ["ann"]);
+    let told =
+        harrier.rows("SELECT window_start, window_end FROM coverage WHERE feed = 'import' AND state = 'complete'");
+    assert_eq!(told.len(), 1, "{told:?}");
+    // One that goes on from there.
+    let later = harrier.file("later.jsonl", joined(&[record(5, "off", "dan", "12:30:00")]));
+    let complete = ["--complete", "2026-10-05T12:00:00Z..2026-10-05T14:00:00Z"];
+    harrier.import(&[later], &[&rules[..], &complete].concat());
+    assert_eq!(left_off(), ["ann", "cid", "dan"]);
+    for wrong in ["2026-10-05T14:00:00Z", "7d..1d", "2026-10-05T14:00:00Z..2026-10-05T12:00:00Z"] {
+        let ran = harrier.run(["import", file.to_str().unwrap(), "--tenant", "contoso", "--complete", wrong]);
+        assert_eq!(ran.code, Some(2), "{wrong}: {ran}");
+    }
+}

@@ -7,6 +7,9 @@
 //!
 //! A record's time is its own. The CSV's `CreationDate` column depends on the locale of whoever exported it and is never
 //! read. An import never moves a completeness mark, and alerts nobody unless it is told to.
+//!
+//! What the files leave out is not known, unless somebody says that they hold all records of a stretch of time. That is put
+//! behind the records, and only if each was read: what was rejected may be the very one that somebody waits for.
 
 mod csv;
 mod format;
@@ -22,7 +25,7 @@ use runtime::clock::Clock;
 use runtime::log::{Log, LogError, Output, Range, To, Topic, Txn};
 use runtime::metrics::Metrics;
 use runtime::shutdown::Shutdown;
-use schemas::envelope::Origin;
+use schemas::envelope::{IMPORT, Origin};
 use schemas::json::key_hash;
 use schemas::message::{Coverage, CoverageState};
 use schemas::tenant::Tenant;
@@ -51,6 +54,8 @@ pub struct Options {
     pub tenant: Tenant,
     /// Whether findings that these records cause are delivered.
     pub notify: bool,
+    /// The stretch of which the files hold all records, both ends in it.
+    pub complete: Option<(DateTime<Utc>, DateTime<Utc>)>,
 }
 
 /// What became of it.
@@ -85,6 +90,8 @@ pub enum Warning {
         "{file} has {rows} rows: exports end at 50,000 without saying so, and the rest is missing. Export shorter periods"
     )]
     ExportLimit { file: String, rows: u64 },
+    #[error("the import is not taken to be complete: not everything in the files could be read, or there was more")]
+    NotComplete,
 }
 
 /// How far an import has come, for a progress display.
@@ -189,9 +196,14 @@ pub async fn import(
                 if is_export && elements >= EXPORT_ROWS_MAX {
                     report.warnings.push(Warning::ExportLimit { file: file.clone(), rows: elements });
                 }
-                if let Some((first, last)) = span.take() {
-                    let output =
-                        coverage(&options.tenant, &file, first, last, is_export && elements >= EXPORT_ROWS_MAX);
+                if let Some(span) = span.take() {
+                    let reason = if is_export && elements >= EXPORT_ROWS_MAX {
+                        "an export that ends at the export limit: what lies beyond is missing"
+                    } else {
+                        "an import: what the files leave out is not known"
+                    };
+                    let feed = format!("{IMPORT}:{file}");
+                    let output = coverage(&options.tenant, &feed, span, CoverageState::Partial, reason);
                     log.commit(Txn { outputs: vec![output], ..Txn::default() }).await?;
                 }
             }
@@ -202,10 +214,33 @@ pub async fn import(
     if reading.await.is_err() {
         report.problem(Problem { place: "import".into(), reason: "the reader was lost; import again".into() });
     }
+    if let Some(stretch) = options.complete {
+        if report.is_whole() && !shutdown.is_requested() {
+            log.commit(Txn { outputs: complete(&options.tenant, stretch), ..Txn::default() }).await?;
+        } else {
+            report.warnings.push(Warning::NotComplete);
+        }
+    }
     Ok(report)
 }
 
+/// Says that all records of a stretch are there, behind them.
+fn complete(tenant: &Tenant, stretch: (DateTime<Utc>, DateTime<Utc>)) -> Vec<Output> {
+    let reason = "an import that was said to be complete";
+    vec![record::said_whole(tenant, stretch), coverage(tenant, IMPORT, stretch, CoverageState::Complete, reason)]
+}
+
 impl Report {
+    /// Whether it was said to be complete and is not taken to be.
+    pub fn is_not_complete(&self) -> bool {
+        self.warnings.contains(&Warning::NotComplete)
+    }
+
+    /// Whether every record of every file was read, as far as can be seen.
+    fn is_whole(&self) -> bool {
+        self.rejected == 0 && self.problems.is_empty() && self.warnings.is_empty()
+    }
+
     fn take(&mut self, chunk: &PreparedChunk) {
         self.received += chunk.received;
         self.rejected += chunk.rejected;
@@ -257,12 +292,12 @@ async fn prepare(news: News, options: Options, received: DateTime<Utc>, metrics:
 fn prepare_chunk(items: Vec<Item>, options: &Options, received: DateTime<Utc>, metrics: &Metrics) -> PreparedChunk {
     let mut chunk = PreparedChunk::default();
     let tenant = options.tenant.as_str();
-    metrics.ingest.received.with([tenant, "import"]).add(items.len() as u64);
+    metrics.ingest.received.with([tenant, IMPORT]).add(items.len() as u64);
     for item in items {
         chunk.received += 1;
         let origin = Origin {
             tenant: options.tenant.clone(),
-            source: "import".into(),
+            source: IMPORT.into(),
             content_type: String::new(),
             blob_id: item.place.clone(),
             received,
@@ -314,20 +349,15 @@ fn merge(a: Span, b: Span) -> Span {
     }
 }
 
-fn coverage(tenant: &Tenant, file: &str, first: DateTime<Utc>, last: DateTime<Utc>, at_limit: bool) -> Output {
-    let reason = if at_limit {
-        "an export that ends at the export limit: what lies beyond is missing"
-    } else {
-        "an import: what the files leave out is not known"
-    };
-    let coverage = Coverage {
-        tenant: tenant.clone(),
-        feed: format!("import:{file}"),
-        window_start: first,
-        window_end: last,
-        state: CoverageState::Partial,
-        reason: reason.to_owned(),
-    };
+fn coverage(
+    tenant: &Tenant,
+    feed: &str,
+    (window_start, window_end): (DateTime<Utc>, DateTime<Utc>),
+    state: CoverageState,
+    reason: &str,
+) -> Output {
+    let (feed, reason) = (feed.to_owned(), reason.to_owned());
+    let coverage = Coverage { tenant: tenant.clone(), feed, window_start, window_end, state, reason };
     // A struct of strings and times always serialises.
     let value = serde_json::to_vec(&coverage).unwrap_or_default();
     Output { topic: Topic::Coverage, to: To::Key(key_hash(&[tenant.as_str()])), value }

@@ -132,7 +132,7 @@ fn play(rule: &Rule, story: &Story) -> usize {
     let (mut hot, mut whole) = (Played::new(12), Played::new(usize::MAX));
     let (mut came, mut horizon): (Vec<Match>, Option<DateTime<Utc>>) = (Vec::new(), None);
     for (batch, after) in story {
-        let past = Past { horizon, complete: None, archived: &came };
+        let past = Past { horizon, whole: &[], archived: &came };
         let (one, other) = (hot.apply(rule, &past, batch), whole.apply(rule, &past, batch));
         assert_eq!(one, other);
         came.extend(batch.iter().cloned());

@@ -178,3 +178,111 @@ async fn a_mark_speaks_for_the_partition_that_passed_it_on() {
     bed.settle(&mut chance).await;
     assert_eq!(bed.told().await.len(), 0, "told too early");
 }
+
+#[tokio::test]
+async fn what_was_before_the_feeds_is_told_once_somebody_says_that_it_was_imported_whole() {
+    let mut chance = Chance(7);
+    let mut bed = Bed::new();
+    offer(&bed.log, &book(&[base("x", "x"), base("y", "y"), MISSING.to_owned()]), false).await.unwrap();
+    let at = |minutes: i64| start() + TimeDelta::minutes(minutes);
+    let x = |number: usize, user: u64, minutes: i64| record(number, "x", ("t1", user), at(minutes));
+    // The third lies in what was collected, and the last in no import.
+    let records = [x(0, 1, 0), x(1, 2, 300), x(2, 3, 700), x(3, 4, 420)];
+    bed.put(&records).await;
+    bed.mark_since("t1", "Audit.General", (Some(at(600)), at(900))).await;
+    bed.mark_since("t1", "Audit.Exchange", (Some(at(500)), at(900))).await;
+    bed.settle(&mut chance).await;
+    let users = |told: Vec<Finding>| -> Vec<Vec<String>> {
+        assert!(told.iter().all(|finding| finding.status == Status::Open));
+        told.into_iter().map(|finding| finding.evidence).collect()
+    };
+    assert_eq!(users(bed.told().await), [["2"]]);
+    // One partition has passed it on, and everybody begins anew.
+    bed.mark_since("t1", schemas::envelope::IMPORT, (Some(at(-60)), at(60))).await;
+    bed.match_step(0).await;
+    for partition in 0..PARTITIONS {
+        bed.correlate_step(partition).await;
+    }
+    assert_eq!(bed.told().await.len(), 1, "the other partition may have more of it");
+    bed.restart();
+    bed.settle(&mut chance).await;
+    assert_eq!(users(bed.told().await).len(), 2);
+    // It ends before the hour is over, and the next goes on from there.
+    bed.mark_since("t1", schemas::envelope::IMPORT, (Some(at(290)), at(330))).await;
+    bed.settle(&mut chance).await;
+    assert_eq!(bed.told().await.len(), 2);
+    bed.restart();
+    bed.mark_since("t1", schemas::envelope::IMPORT, (Some(at(330)), at(361))).await;
+    bed.settle(&mut chance).await;
+    assert_eq!(users(bed.told().await).len(), 3);
+    bed.restart();
+    bed.mark("t1", "Audit.General", at(990)).await;
+    bed.settle(&mut chance).await;
+    assert_eq!(bed.told().await.len(), 3, "nobody has said anything of the fourth");
+}
+
+#[tokio::test]
+async fn of_who_only_imports_a_rule_that_came_later_waits_for_no_mark() {
+    let mut chance = Chance(11);
+    let mut bed = Bed::new();
+    let plain = [base("x", "x"), base("y", "y")];
+    offer(&bed.log, &book(&plain), false).await.unwrap();
+    let at = |minutes: i64| start() + TimeDelta::minutes(minutes);
+    bed.put(&[record(0, "x", ("t1", 1), at(0)), record(1, "x", ("t1", 2), at(0)), record(2, "y", ("t1", 2), at(30))])
+        .await;
+    bed.mark_since("t1", schemas::envelope::IMPORT, (Some(at(-60)), at(90))).await;
+    bed.settle(&mut chance).await;
+    offer(&bed.log, &book(&[base("x", "x"), base("y", "y"), MISSING.to_owned()]), false).await.unwrap();
+    bed.settle(&mut chance).await;
+    let told: Vec<Finding> = bed.told().await.into_iter().filter(|finding| finding.rule.id == "missing").collect();
+    assert!(told.len() == 1 && told[0].evidence == ["0"], "{told:?}");
+}
+
+#[test]
+fn stretches_that_touch_are_one_and_their_number_is_bounded() {
+    let tenant: Tenant = "t1".parse().unwrap();
+    let at = |minutes: i64| start() + TimeDelta::minutes(minutes);
+    let mut awaiting = Awaiting {
+        partition: 0,
+        marks: BTreeMap::new(),
+        imported: BTreeMap::new(),
+        fresh: BTreeSet::new(),
+        epoch: 1,
+        behind: BTreeSet::new(),
+        due: BTreeMap::new(),
+        early: BTreeMap::new(),
+    };
+    let mut rows: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+    let mut pass = |awaiting: &mut Awaiting, (since, until), partition| {
+        let mark = Mark { tenant: tenant.clone(), content_type: "import".into(), since: Some(since), until };
+        let mut out = Vec::new();
+        let passed = Passed { partition, epoch: 1, behind: Vec::new(), mark: Some(mark) };
+        let is_noted = awaiting.passed(&passed, 2, &mut out);
+        for change in out {
+            match change.value {
+                Some(value) => drop(rows.insert(change.key, Some(value))),
+                None => drop(rows.remove(&change.key)),
+            }
+        }
+        let kept: BTreeSet<_> = rows.keys().map(|key| read_imported(key).unwrap()).collect();
+        let of_tenant = awaiting.imported.get(&tenant).into_iter().flatten();
+        let here = of_tenant.flat_map(|(stretch, of)| of.iter().map(|one| (tenant.clone(), *stretch, *one)));
+        assert_eq!(kept, here.collect(), "what is kept is not what is here");
+        is_noted
+    };
+    for (since, until) in [(at(0), at(10)), (at(20), at(30)), (at(10), at(20)), (at(5), at(7))] {
+        for partition in 0..2 {
+            assert!(pass(&mut awaiting, (since, until), partition));
+        }
+    }
+    let whole: Vec<Stretch> = awaiting.imported[&tenant].keys().copied().collect();
+    assert_eq!(whole, [(at(0), at(30))]);
+    // Never more than was said.
+    let half = TimeDelta::milliseconds(500);
+    for partition in 0..2 {
+        assert!(pass(&mut awaiting, (at(40) + half, at(50) + half), partition));
+    }
+    assert!(awaiting.imported[&tenant].contains_key(&(at(40) + TimeDelta::seconds(1), at(50))));
+    let noted = (2..600).filter(|number| pass(&mut awaiting, (at(number * 100), at(number * 100 + 1)), 0)).count();
+    assert_eq!(noted, IMPORTED_MAX - 2);
+}

@@ -153,7 +153,16 @@ impl Bed {
 
     /// Says that all of a feed is there up to this moment.
     pub(in crate::service) async fn mark(&self, tenant: &str, feed: &str, until: DateTime<Utc>) {
-        let mark = Mark { tenant: tenant.parse().unwrap(), content_type: feed.to_owned(), until };
+        self.mark_since(tenant, feed, (None, until)).await;
+    }
+
+    pub(in crate::service) async fn mark_since(
+        &self,
+        tenant: &str,
+        feed: &str,
+        (since, until): (Option<DateTime<Utc>>, DateTime<Utc>),
+    ) {
+        let mark = Mark { tenant: tenant.parse().unwrap(), content_type: feed.to_owned(), since, until };
         let output = Output { topic: Topic::Records, to: To::Everywhere, value: Envelope::Mark(mark).encode() };
         self.log.commit(Txn { outputs: vec![output], ..Txn::default() }).await.unwrap();
     }

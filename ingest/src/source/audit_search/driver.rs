@@ -18,13 +18,13 @@ use schemas::message::{Coverage, CoverageState, Topic};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::plan::{FAILED_WINDOW_MIN, Todo, WINDOW_MIN, Window, plan};
+use super::plan::{FAILED_WINDOW_MIN, Todo, WINDOW_MIN, Window, plan, whole};
 use super::wire::{self, Page, Progress, RECORDS_MAX};
 use super::{Pace, Report, SOURCE, Search};
 use crate::hex;
 use crate::identity::{Asked, Grant, IdentityError};
 use crate::ledger::{BlobName, BlobRow, BlobState, Change, LedgerError, lease_number, searches};
-use crate::record::{Kind, dead_letter, post, prepare};
+use crate::record::{Kind, dead_letter, post, prepare, said_whole};
 use crate::source::management_activity::code::shown;
 use crate::source::management_activity::wire::{Api, read_token, read_token_error};
 use crate::splitter::{Body, Element};
@@ -206,6 +206,10 @@ impl Session<'_> {
                 }
             }
             told(&self.report, todo.len());
+        }
+        let rows = searches(&*self.log, &self.what.source.tenant).await?;
+        if let Some(stretch) = whole(&rows, self.what.from, self.what.until) {
+            self.commit(Vec::new(), vec![said_whole(&self.what.source.tenant, stretch)]).await?;
         }
         Ok(())
     }

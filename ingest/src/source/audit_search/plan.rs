@@ -87,6 +87,20 @@ pub fn plan(rows: &BTreeMap<String, BlobRow>, from: DateTime<Utc>, until: DateTi
     (todo, done)
 }
 
+/// The stretch, both ends in it, if all of it was searched and every record was one.
+pub fn whole(
+    rows: &BTreeMap<String, BlobRow>,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    let (todo, _) = plan(rows, from, until);
+    let overlaps = |id: &str| Window::parse(id).is_some_and(|window| window.start < until && window.end > from);
+    let is_rejecting = |row: &BlobRow| matches!(row.state, BlobState::Committed { rejected: 1.., .. });
+    let is_whole = todo.is_empty() && !rows.iter().any(|(id, row)| overlaps(id) && is_rejecting(row));
+    // A window is searched up to its end and not beyond.
+    is_whole.then(|| (from, until - TimeDelta::seconds(1))).filter(|(since, until)| since <= until)
+}
+
 /// Windows for a stretch that no row speaks of, at whole days where that is possible: another run then finds the same.
 fn fill(mut from: DateTime<Utc>, until: DateTime<Utc>, todo: &mut Vec<Todo>) {
     while from < until {
@@ -136,6 +150,25 @@ mod tests {
         let rows = BTreeMap::from([row(todo[1].window, committed()), row(todo[2].window, BlobState::Listed)]);
         let (again, done) = plan(&rows, at(600), at(3 * 1_440));
         assert_eq!((again.len(), done), (2, 1));
+    }
+
+    #[test]
+    fn a_stretch_is_whole_once_all_of_it_was_searched_and_read() {
+        let rejecting = |rejected| {
+            let at = at(0);
+            BlobState::Committed { records: 9, rejected, bytes: 0, sha256: String::new(), at, oldest_event: None }
+        };
+        let window = |from, until| Window { start: hour(from), end: hour(until) };
+        let mut rows = BTreeMap::from([row(window(0, 4), committed()), row(window(6, 9), rejecting(0))]);
+        assert_eq!(whole(&rows, hour(0), hour(4)), Some((hour(0), hour(4) - TimeDelta::seconds(1))));
+        assert_eq!(whole(&rows, hour(3), hour(7)), None, "two hours were not searched");
+        rows.extend([row(window(4, 6), BlobState::Gone { reason: String::new(), at: at(0) })]);
+        assert_eq!(whole(&rows, hour(3), hour(7)), None, "two hours cannot be had");
+        rows.extend([row(window(4, 6), rejecting(0))]);
+        assert!(whole(&rows, hour(3), hour(7)).is_some());
+        rows.extend([row(window(6, 9), rejecting(1))]);
+        assert_eq!(whole(&rows, hour(3), hour(7)), None, "something could not be read");
+        assert!(whole(&rows, hour(3), hour(6)).is_some(), "it lies elsewhere");
     }
 
     proptest! {

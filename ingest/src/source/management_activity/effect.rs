@@ -10,8 +10,8 @@ use crate::ledger::Change;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     pub changes: Vec<Change>,
-    /// Completeness marks: content type and moment.
-    pub marks: Vec<(String, DateTime<Utc>)>,
+    /// Completeness marks: content type, from when on, and up to when.
+    pub marks: Vec<(String, Option<DateTime<Utc>>, DateTime<Utc>)>,
     pub coverage: Vec<Coverage>,
     pub unreadable: Vec<Unreadable>,
     /// For logs and metrics; nothing depends on them.

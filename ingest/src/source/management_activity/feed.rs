@@ -588,8 +588,10 @@ impl Feed {
         let is_due = |last: Option<DateTime<Utc>>, step| last.is_none_or(|last| until > last && until - last >= step);
         let mut has_moved = false;
         if is_due(self.row.mark, pace.mark_step) || (oldest.is_none() && self.row.mark < Some(until)) {
-            self.row.mark = Some(until);
-            effects.marks.push((self.content_type.clone(), until));
+            if self.row.mark.replace(until).is_none() {
+                self.row.since = self.row.covered;
+            }
+            effects.marks.push((self.content_type.clone(), self.row.since, until));
             has_moved = true;
         }
         if let Some(covered) = self.row.covered

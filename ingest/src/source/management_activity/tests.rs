@@ -74,6 +74,8 @@ struct Play {
     coverage: Vec<schemas::message::Coverage>,
     notes: Vec<Note>,
     marks: BTreeMap<String, DateTime<Utc>>,
+    /// From when on they speak.
+    since: BTreeMap<String, DateTime<Utc>>,
 }
 
 impl Play {
@@ -97,6 +99,7 @@ impl Play {
             coverage: Vec::new(),
             notes: Vec::new(),
             marks: BTreeMap::new(),
+            since: BTreeMap::new(),
         }
     }
 
@@ -149,7 +152,12 @@ impl Play {
                 }
             }
         }
-        for (feed, until) in effects.marks {
+        for (feed, since, until) in effects.marks {
+            // None only where a test begins with a feed that is under way.
+            if let Some(since) = since {
+                let known = self.since.insert(feed.clone(), since);
+                assert!(known.is_none_or(|known| known == since), "{feed} since {since}");
+            }
             let before = self.marks.insert(feed.clone(), until);
             assert!(before.is_none_or(|before| before < until), "the mark goes back");
             self.check_mark(&feed, until);

@@ -68,9 +68,9 @@ impl Writer {
             txn.outputs.push(Output { topic: Topic::Coverage, to: of_tenant, value });
         }
         // Behind the records: whoever reads the mark has read them.
-        for (content_type, until) in &effects.marks {
+        for (content_type, since, until) in &effects.marks {
             let (tenant, content_type) = (self.tenant.clone(), content_type.clone());
-            let value = Envelope::Mark(Mark { tenant, content_type, until: *until }).encode();
+            let value = Envelope::Mark(Mark { tenant, content_type, since: *since, until: *until }).encode();
             txn.outputs.push(Output { topic: Topic::Records, to: To::Everywhere, value });
         }
         self.commit(txn).await

@@ -208,4 +208,5 @@ fn a_new_subscription_is_not_called_complete_before_it_can_be() {
     assert_eq!(play.marks.len(), 2);
     // Nothing is claimed of the time before it was started.
     assert!(play.coverage.iter().all(|row| row.window_start >= start()));
+    assert!(play.since.len() == 2 && play.since.values().all(|since| *since >= start()), "{:?}", play.since);
 }
