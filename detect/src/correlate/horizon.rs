@@ -16,6 +16,8 @@
 //!   to their last member, and what lies no further than `reach` before the horizon. The members that are still here and
 //!   those of the archive are together all there ever were. With them the cold episodes of the island are what they were,
 //!   and the match is judged like any other.
+//! * A shard with a group that grows too large may forget further than others of its rule ([`Shard::forget_early`]). Its
+//!   horizon is the later of both.
 //! * Then what was brought back goes again, unless a hot episode now needs it.
 //! * What waits to be complete (an absence) has a horizon of its own: no later than how far it has decided; and before that
 //!   it keeps what lies outside the stretches of which it knows that all is there. Somebody may say so yet: what is decided
@@ -77,6 +79,9 @@ pub fn look_back(rule: &Rule) -> Option<TimeDelta> {
     }
     windows.checked_mul(2)
 }
+
+/// Most members of a group that are forgotten early in one step: a row each, and a step stays short.
+const FORGOTTEN_AT_ONCE: usize = if cfg!(test) { 3 } else { 20_000 };
 
 /// What is judged late in each group.
 type Late<'m> = BTreeMap<GroupId, LateOf<'m>>;
@@ -188,6 +193,49 @@ impl Shard {
         rows.into_vec()
     }
 
+    /// How many members the largest group has that are kept whole. Cost: the number of groups.
+    pub fn largest(&self) -> usize {
+        self.groups.values().map(|group| group.members.len()).max().unwrap_or_default()
+    }
+
+    /// By which horizon the largest group may forget early: a quarter of its members are younger. None if that brings little.
+    /// Cost: its members.
+    pub fn early_horizon(&self, rule: &Rule) -> Option<DateTime<Utc>> {
+        let reach = look_back(rule).filter(|_| self.may_forget(rule))?;
+        let members = &self.groups.values().max_by_key(|group| group.members.len())?.members;
+        let (young, _) = members.iter().rev().nth(members.len() / 4)?;
+        let old = members.range(..MemberKey::first_at(earlier(young.time, reach)));
+        (old.count() >= members.len() / 8).then_some(young.time)
+    }
+
+    /// The horizon up to which one step goes on the way to `horizon`, where the one before came to `done`.
+    pub fn early_step(&self, reach: TimeDelta, done: Option<DateTime<Utc>>, horizon: DateTime<Utc>) -> DateTime<Utc> {
+        let from = done.map_or(DateTime::<Utc>::MIN_UTC, |done| earlier(done, reach));
+        let largest = self.groups.values().max_by_key(|group| group.members.len());
+        let last = largest.and_then(|group| group.members.range(MemberKey::first_at(from)..).nth(FORGOTTEN_AT_ONCE));
+        // With all of its moment, so that each step comes further.
+        let step = last.map(|(key, _)| later(later(key.time, reach), TimeDelta::nanoseconds(1)));
+        step.map_or(horizon, |step| step.min(horizon))
+    }
+
+    /// Forgets as [`Shard::forget`] does, this shard alone. Returns the rows to delete, and to write.
+    pub fn forget_early(
+        &mut self,
+        reach: TimeDelta,
+        horizon: DateTime<Utc>,
+        kept: impl Fn(&[u8]) -> bool,
+    ) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut gone = self.forget(reach, horizon, kept);
+        // Also if no member went: what is cold now was let go.
+        if self.early < Some(horizon) {
+            self.early = Some(horizon);
+            let mut rows = Rows::default();
+            rows.early(horizon);
+            gone.extend(rows.into_vec());
+        }
+        gone
+    }
+
     /// Whether anything is ever forgotten of a shard of this rule: not of an absence that has decided nothing yet.
     pub fn may_forget(&self, rule: &Rule) -> bool {
         self.horizon(rule, Some(DateTime::<Utc>::MAX_UTC)).is_some()
@@ -195,6 +243,7 @@ impl Shard {
 
     /// The horizon as it is for this shard: what an absence has not decided yet must be whole when it is.
     pub fn horizon(&self, rule: &Rule, horizon: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        let horizon = horizon.max(self.early);
         match &rule.operator {
             Operator::Absence(_) => Some(horizon?.min(self.whole.last()?.end)),
             _ => horizon,

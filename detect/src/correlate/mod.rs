@@ -91,6 +91,8 @@ pub struct Shard {
     sightings: Sightings,
     /// Where `absence` has decided: stretches that are disjoint and in order.
     whole: Vec<Span>,
+    /// How far members were forgotten before others of the rule: see [`Shard::forget_early`].
+    early: Option<DateTime<Utc>>,
     /// What was told of groups that have no member: by another meaning of the rule, or before members were forgotten.
     told: BTreeMap<GroupId, BTreeMap<String, Record>>,
     /// Derived; kept by `new_value` and `outside`.
@@ -139,6 +141,7 @@ impl Shard {
             groups: facts.groups,
             sightings: facts.sightings,
             whole: facts.whole,
+            early: facts.early,
             told: facts.told,
             triggers: Triggers::default(),
             ready: false,

@@ -8,6 +8,7 @@
 //! | `c`, nothing | where an `absence` has decided: see [`absence`](super::absence) |
 //! | `f`, group hash, finding id | [`Record`]: where the finding stands; standing ones are the group's episodes, but for those that another meaning of the rule has told |
 //! | `g`, group hash | the tenant and the group key in words |
+//! | `h`, nothing | how far the shard has forgotten members before others of its rule |
 //! | `m`, group hash, event time, hash of id, content and member name | [`Member`] |
 //! | `o`, value hash, day | nothing: the key says it |
 //! | `t`, group hash, event time, hash of id, half of a member's hash | its weight: what is left of a member deep inside an episode, see [`crowd`](super::crowd) |
@@ -297,6 +298,11 @@ impl Rows {
         self.0.insert(prefixed(b'c', &[0; 16]), Some(encode(&stretches)));
     }
 
+    pub fn early(&mut self, horizon: DateTime<Utc>) {
+        let value = encode(&(horizon.timestamp(), horizon.timestamp_subsec_nanos()));
+        self.0.insert(prefixed(b'h', &[0; 16]), Some(value));
+    }
+
     pub fn record(&mut self, group: GroupId, id: &str, record: &Record) {
         let mut row = prefixed(b'f', &group.to_be_bytes());
         row.extend_from_slice(id.as_bytes());
@@ -339,6 +345,8 @@ pub(super) struct Facts {
     pub sightings: Sightings,
     /// Where an absence has decided.
     pub whole: Vec<Span>,
+    /// How far members were forgotten early.
+    pub early: Option<DateTime<Utc>>,
     /// What was told of groups that have no member: the rule means something else now, or members were forgotten.
     pub told: BTreeMap<GroupId, BTreeMap<String, Record>>,
 }
@@ -399,6 +407,10 @@ pub(super) fn decode(rows: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Resu
                 let decided: Decided = serde_json::from_slice(value).map_err(unreadable)?;
                 facts.whole = decided.stretches();
             }
+            Key::Early => {
+                let Stamp(early) = serde_json::from_slice(value).map_err(unreadable)?;
+                facts.early = Some(early);
+            }
             Key::Sighting(value, day) => {
                 let is_new = facts.sightings.days_of.entry(value).or_default().insert(day);
                 facts.sightings.len += usize::from(is_new);
@@ -427,7 +439,7 @@ pub(crate) fn row_day(row: &[u8]) -> Option<NaiveDate> {
     match Key::parse(row)? {
         Key::Member(_, MemberKey { time, .. }) | Key::Thin(_, time, _) => Some(time.date_naive()),
         Key::Sighting(_, day) => Some(day),
-        Key::Complete | Key::Group(_) | Key::Record(..) => None,
+        Key::Complete | Key::Early | Key::Group(_) | Key::Record(..) => None,
     }
 }
 
@@ -455,6 +467,7 @@ pub(super) fn thin_row(group: GroupId, time: DateTime<Utc>, thin: Thin) -> Vec<u
 
 enum Key<'a> {
     Complete,
+    Early,
     Group(GroupId),
     Member(GroupId, MemberKey),
     Record(GroupId, &'a str),
@@ -469,6 +482,7 @@ impl Key<'_> {
         let hash = u128::from_be_bytes(*hash);
         Some(match kind {
             b'c' if rest.is_empty() => Key::Complete,
+            b'h' if rest.is_empty() => Key::Early,
             b'g' if rest.is_empty() => Key::Group(hash),
             b'm' | b't' => {
                 let (seconds, rest) = rest.split_first_chunk::<8>()?;

@@ -17,6 +17,7 @@ use schemas::tenant::Tenant;
 
 use super::Error;
 use super::awaiting::{Awaiting, Due};
+use super::crowded::{self, CROWDED_FROM, Crowded};
 use super::forgetting::{Forgetting, Piece, meaning_key};
 use super::layout::{self, Day, Expiry, Found, Layout, Place, Root, Slice};
 use super::partitions::Worker;
@@ -53,6 +54,8 @@ pub(super) struct CorrelateWorker {
     layout: Option<Layout>,
     /// The archive, for late matches.
     history: Option<Arc<dyn History>>,
+    /// Members of a group from which on it forgets early.
+    crowded_from: usize,
     batch: u64,
 }
 
@@ -123,6 +126,7 @@ impl CorrelateWorker {
             shards: HashMap::new(),
             layout: None,
             history: None,
+            crowded_from: CROWDED_FROM,
             batch: 0,
         }
     }
@@ -130,6 +134,13 @@ impl CorrelateWorker {
     /// The same with the archive: only where there is one anything is forgotten.
     pub(super) fn forgetting_into(mut self, history: &Arc<dyn History>) -> CorrelateWorker {
         self.history = Some(history.clone());
+        self
+    }
+
+    /// The same with large groups that are smaller.
+    #[cfg(test)]
+    pub(super) fn crowded_from(mut self, members: usize) -> CorrelateWorker {
+        self.crowded_from = members;
         self
     }
 
@@ -250,6 +261,7 @@ impl CorrelateWorker {
                     archived.clear();
                 }
                 let horizon = known.forgetting.horizon(news.meaning);
+                let horizon = self.shards.get(&place).and_then(|held| held.shard.horizon(&news.rule, horizon));
                 let came = news.matches.iter().filter(|matched| horizon.is_some_and(|from| matched.event_time < from));
                 self.metrics.engine.matches_late.with([news.tenant.as_str()]).add(came.count() as u64);
                 self.take_in(place, news, &archived, known, txn);
@@ -274,7 +286,7 @@ impl CorrelateWorker {
 
     /// Applies what came for one shard.
     fn take_in(&mut self, place: Place, news: News, archived: &[Match], known: &mut Known, txn: &mut Txn) {
-        let Known { forgetting, awaiting, .. } = known;
+        let Known { forgetting, awaiting, crowded, .. } = known;
         let (batch, partition) = (self.batch, self.partition);
         let layout = self.layout.get_or_insert_default();
         let Some(held) = self.shards.get_mut(&place) else { return };
@@ -295,6 +307,9 @@ impl CorrelateWorker {
         forgetting.written(&news.tenant, (news.meaning, place.shard), &news.matches, &change.rows);
         let expiry = look_back(&news.rule).filter(|_| held.shard.may_forget(&news.rule));
         let expiry = expiry.map(|reach| Expiry { told: place.told, meaning: news.meaning, reach });
+        if let Some(expiry) = expiry.filter(|_| self.history.is_some()) {
+            crowded.written((place, expiry), (&news.rule, &held.shard), &change.rows);
+        }
         layout.write(partition, place, (&mut held.root, expiry), change.rows, &mut txn.state);
         for finding in change.findings {
             delay(&self.metrics, &self.clock, &finding);
@@ -359,6 +374,45 @@ impl CorrelateWorker {
             return 0;
         }
         forgetting.forget(expiry.meaning, horizon, out);
+        let days = self.forgotten(place, gone, out);
+        days.into_iter().filter(|of| *of == day).count()
+    }
+
+    /// Forgets a piece of a shard that has grown large, whatever the horizon of others.
+    async fn forget_early(
+        &mut self,
+        log: &dyn Log,
+        piece: crowded::Piece,
+        known: &mut Known,
+        out: &mut Vec<StateChange>,
+    ) -> Result<(), Error> {
+        let crowded::Piece { place, expiry, horizon, done, archived } = piece;
+        self.load(log, [place].into_iter()).await?;
+        let Some(held) = self.shards.get_mut(&place) else { return Ok(()) };
+        // It stays until the last piece is done: it is large.
+        held.used = self.batch;
+        if held.entries == 0 {
+            held.entries = held.shard.entries();
+            self.metrics.engine.window_state_entries.add(held.entries as f64);
+        }
+        let step = held.shard.early_step(expiry.reach, done, horizon);
+        let crowded = &known.crowded;
+        let gone = held.shard.forget_early(expiry.reach, step, |row| crowded.is_young(place, row));
+        let members = held.shard.largest();
+        known.forgetting.forget_early(archived, out);
+        let gone = self.forgotten(place, gone, out).len();
+        known.crowded.end_piece(place, step, (gone, members));
+        Ok(())
+    }
+
+    /// What is to be committed when rows of a shard were forgotten. Returns the days of its members.
+    fn forgotten(
+        &mut self,
+        place: Place,
+        gone: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        out: &mut Vec<StateChange>,
+    ) -> Vec<Day> {
+        let Some(held) = self.shards.get_mut(&place) else { return Vec::new() };
         let days: Vec<Day> = gone.iter().filter_map(|(row, _)| row_day(row)).map(layout::day).collect();
         self.metrics.engine.members_forgotten.add(days.len() as u64);
         // What was loaded for this alone is not counted as held.
@@ -368,7 +422,7 @@ impl CorrelateWorker {
             self.metrics.engine.window_state_entries.add(grown);
         }
         Layout::delete(self.partition, place, &mut held.root, (gone, held.shard.first_day()), out);
-        days.into_iter().filter(|of| *of == day).count()
+        days
     }
 
     fn put_aside(&mut self) {
@@ -397,17 +451,18 @@ struct Known {
     editions: Editions,
     forgetting: Forgetting,
     awaiting: Awaiting,
+    crowded: Crowded,
     /// Of `records`.
     partitions: u32,
 }
 
 impl Known {
     /// What is committed.
-    async fn load(log: &dyn Log, partition: u32, compiler: Arc<Compiler>) -> Result<Known, Error> {
+    async fn load(log: &dyn Log, partition: u32, compiler: Arc<Compiler>, crowded: Crowded) -> Result<Known, Error> {
         let editions = Editions::load(log, partition, compiler).await?;
         let forgetting = Forgetting::load(log, partition).await?;
         let awaiting = Awaiting::load(log, partition, &forgetting).await?;
-        Ok(Known { editions, forgetting, awaiting, partitions: log.partitions() })
+        Ok(Known { editions, forgetting, awaiting, crowded, partitions: log.partitions() })
     }
 }
 
@@ -440,7 +495,7 @@ impl Worker for CorrelateWorker {
         self.batch += 1;
         let mut known = match self.known.take() {
             Some(known) => known,
-            None => Known::load(log, self.partition, self.compiler.clone()).await?,
+            None => Known::load(log, self.partition, self.compiler.clone(), Crowded::new(self.crowded_from)).await?,
         };
         let mut sorted = Sorted::default();
         self.sort(log, &mut known, &messages, &mut sorted)?;
@@ -488,6 +543,10 @@ impl Worker for CorrelateWorker {
         }
         let Some(mut known) = self.known.take() else { return Ok(false) };
         let (mut state, mut piece, mut is_at_work) = (Vec::new(), Piece::new(), false);
+        if let Some(piece) = known.crowded.next(log).await? {
+            is_at_work = true;
+            self.forget_early(log, piece, &mut known, &mut state).await?;
+        }
         while let Some(layout) = &mut self.layout
             && let Some(slice) = known.forgetting.next(log, layout).await?
         {

@@ -50,7 +50,7 @@ const HOT: TimeDelta = TimeDelta::days(7);
 const NOTED_EVERY: TimeDelta = TimeDelta::hours(1);
 
 /// Most rows that are young, by hashes of eight bytes. More is an import of old records: the fence is set up anew later.
-const YOUNG_MAX: usize = 500_000;
+pub(super) const YOUNG_MAX: usize = 500_000;
 
 /// From so many late matches on, nothing is forgotten of what a rule means, until the horizon is a day further.
 const LATE_MANY: usize = 1_000;
@@ -61,7 +61,7 @@ const SLICES_AT_ONCE: usize = 16;
 const ROWS_AT_ONCE: usize = 2_000;
 
 /// How often to look whether the archive has come far enough.
-const LOOK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 500 });
 
 const MARKS: u8 = 4;
 const FORGOTTEN: u8 = 5;
@@ -319,8 +319,19 @@ impl Forgetting {
         }
         self.forgotten.insert(meaning, horizon);
         out.push(self.row([&[FORGOTTEN][..], &meaning.to_be_bytes()].concat(), horizon.to_rfc3339()));
-        let archived = serde_json::to_string(&self.archived).unwrap_or_default();
-        out.push(self.row(vec![ARCHIVED], archived));
+        out.push(self.archived_row());
+    }
+
+    fn archived_row(&self) -> StateChange {
+        self.row(vec![ARCHIVED], serde_json::to_string(&self.archived).unwrap_or_default())
+    }
+
+    /// What is to be committed with the deletion of members when the archive was so far.
+    pub(super) fn forget_early(&mut self, archived: Vec<u64>, out: &mut Vec<StateChange>) {
+        if self.archived != archived {
+            self.archived = archived;
+            out.push(self.archived_row());
+        }
     }
 
     /// A slice is done: `left` rows of its day are left, `expiring` of them may expire later. After the last of a day that
@@ -372,7 +383,7 @@ impl Piece {
     }
 }
 
-fn young_key(shard: u128, row: &[u8]) -> u64 {
+pub(super) fn young_key(shard: u128, row: &[u8]) -> u64 {
     // Two rows of one hash are both young: they stay a pass longer.
     let mut hasher = DefaultHasher::new();
     (shard, row).hash(&mut hasher);

@@ -242,7 +242,7 @@ impl Layout {
         }
     }
 
-    /// The changes that delete a shard's rows, of which the first that is left is of `first`.
+    /// The changes that delete a shard's rows, and put down how far that went, of which the first that is left is of `first`.
     pub(super) fn delete(
         partition: u32,
         place: Place,
@@ -251,7 +251,7 @@ impl Layout {
         out: &mut Vec<StateChange>,
     ) {
         let mut put = |key: Vec<u8>, value| out.push(StateChange { store: Store::Correlate, partition, key, value });
-        rows.into_iter().for_each(|(row, _)| put(key_of(place, &row), None));
+        rows.into_iter().for_each(|(row, value)| put(key_of(place, &row), value));
         if root.first_day != first.map(day) {
             root.first_day = first.map(day);
             put([&prefix(&[ABOUT], place.shard), FIRST_DAY].concat(), root.value());

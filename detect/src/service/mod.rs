@@ -6,6 +6,7 @@
 
 mod awaiting;
 mod correlating;
+mod crowded;
 mod forgetting;
 mod judging_again;
 mod layout;

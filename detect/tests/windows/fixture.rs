@@ -151,7 +151,7 @@ impl Runner {
 
     /// What the archive says of what the shard asks for; none if it asks for nothing.
     fn ask(&self, shard: &Shard, matches: &[Match]) -> Option<Vec<Match>> {
-        let horizon = self.horizon?;
+        let horizon = shard.horizon(&self.rule, self.horizon)?;
         let past = Past { horizon: self.horizon, whole: &self.whole(), archived: &[] };
         let mut asked = shard.missing(&self.rule, &past, matches);
         if asked.is_empty() {
@@ -185,6 +185,22 @@ impl Runner {
             assert!(value.is_none() && self.rows.remove(key).is_some());
         }
         gone.len()
+    }
+
+    /// The same of this shard alone, by a horizon of its own.
+    pub fn forget_early(&mut self, horizon: DateTime<Utc>, kept: impl Fn(&[u8]) -> bool) -> usize {
+        let Some(reach) = look_back(&self.rule).filter(|_| self.shard.may_forget(&self.rule)) else { return 0 };
+        let mut restarted = Shard::load(self.rows.clone()).unwrap();
+        let gone = self.shard.forget_early(reach, horizon, &kept);
+        assert_eq!(restarted.forget_early(reach, horizon, &kept), gone, "a restart before forgetting changes it");
+        let before = self.rows.len();
+        for (key, value) in gone {
+            match value {
+                Some(value) => drop(self.rows.insert(key, value)),
+                None => assert!(self.rows.remove(&key).is_some()),
+            }
+        }
+        before.saturating_sub(self.rows.len())
     }
 
     pub fn entries(&self) -> usize {

@@ -27,6 +27,8 @@ struct Moment {
     forgets: bool,
     /// Or the horizon is moved, because another shard of the rule forgets.
     moves: bool,
+    /// It forgets alone, because it is large.
+    early: bool,
     /// Where the horizon is moved, in steps of the story; it never goes back.
     horizon: i64,
     /// How many of the newest arrivals the archive does not have yet.
@@ -40,6 +42,7 @@ struct Moment {
 impl std::fmt::Debug for Moment {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.forgets {
+            true if self.early => write!(out, "alone before +{}m, archive {} behind", self.horizon, self.behind)?,
             true => write!(out, "forgets before +{}m, archive {} behind", self.horizon, self.behind)?,
             false if self.moves => write!(out, "horizon +{}m, archive {} behind", self.horizon, self.behind)?,
             false => write!(out, "-")?,
@@ -86,10 +89,12 @@ impl Forgetting {
 
 fn a_forgetting(steps: i64) -> impl Strategy<Value = Forgetting> {
     let imported = prop::option::weighted(0.2, (0..steps + 20, 0..steps));
-    let moment = (any::<bool>(), any::<bool>(), 0..steps + 20, 0..4_usize, prop::option::of(0..steps + 20), imported);
-    let moment = moment.prop_map(|(forgets, moves, horizon, behind, complete, imported)| Moment {
+    let moves = (any::<bool>(), any::<bool>());
+    let moment = (any::<bool>(), moves, 0..steps + 20, 0..4_usize, prop::option::of(0..steps + 20), imported);
+    let moment = moment.prop_map(|(forgets, (moves, early), horizon, behind, complete, imported)| Moment {
         forgets,
         moves,
+        early,
         horizon,
         behind,
         complete,
@@ -133,10 +138,16 @@ fn play(rule: Rule, story: &Story, forgetting: &Forgetting, thaw: Thaw) -> (usiz
             if !forgetting.ahead {
                 runner.archive = once_each(&arrivals[..archived]);
             }
-            runner.horizon = runner.horizon.max(forgetting.horizon(moment, &arrivals[..applied]));
+            let horizon = forgetting.horizon(moment, &arrivals[..applied]);
             let kept = rows_of(&runner.rule, &arrivals[archived..applied]);
+            let is_kept = |row: &[u8]| !forgetting.ahead && kept.contains(row);
+            if let (Some(horizon), true, true) = (horizon, moment.forgets, moment.early) {
+                forgotten += runner.forget_early(horizon, is_kept);
+                continue;
+            }
+            runner.horizon = runner.horizon.max(horizon);
             if moment.forgets {
-                forgotten += runner.forget(|row| !forgetting.ahead && kept.contains(row));
+                forgotten += runner.forget(is_kept);
             }
         }
     }

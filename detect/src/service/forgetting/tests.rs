@@ -59,6 +59,9 @@ async fn what_was_forgotten_changes_nothing() {
         println!("seed {seed}");
         let mut chance = Chance(seed);
         let mut bed = Bed::new();
+        // In every other run groups are large before anything expires.
+        bed.crowded_from = if seed % 2 == 0 { 6 } else { usize::MAX };
+        bed.restart();
         offer(&bed.log, &book(&rules), false).await.unwrap();
         let mut records = Vec::new();
         for today in 0..DAYS {
@@ -186,4 +189,61 @@ async fn what_comes_while_the_archive_is_waited_for_stays() {
     let standing = canonical_of(bed.standing().await);
     assert!(standing.values().any(|finding| finding.event_count >= 3));
     assert_eq!(standing, found(&book(&rules), &records));
+}
+
+#[tokio::test]
+async fn a_large_group_forgets_what_is_archived_and_keeps_what_came_since() {
+    let rules = [base("x", "x"), burst(3)];
+    let mut bed = Bed::new();
+    bed.crowded_from = 30;
+    bed.restart();
+    offer(&bed.log, &book(&rules), false).await.unwrap();
+    let of = |number: u64, minute: u64| {
+        let text = format!(
+            r#"{{"Id":"{number}","CreationTime":"{}T{:02}:{:02}:00","Operation":"x","UserId":"u1@b.example"}}"#,
+            day(minute / 1_440),
+            minute / 60 % 24,
+            minute % 60
+        );
+        received("t2", text)
+    };
+    // One every six minutes: never three in ten. Nobody collects this tenant, so nothing expires.
+    let mut records: Vec<Received> = (0..100).map(|number| of(number, number * 6)).collect();
+    bed.put(&records).await;
+    for _ in 0..50 {
+        bed.go_on_without_the_archive().await;
+    }
+    assert_eq!(members(&bed).await, 100, "the archive has nothing of it yet");
+    let until = ends(&bed.log, Topic::Records).await.unwrap();
+    // Two more, of long ago; the archive comes as far as was waited for, and not to them.
+    let young: Vec<Received> = [(100, 13), (101, 14)].map(|(number, minute)| of(number, minute)).into();
+    bed.put(&young).await;
+    for _ in 0..20 {
+        bed.go_on_without_the_archive().await;
+    }
+    for (partition, until) in (0..).zip(&until) {
+        let from = bed.log.committed(Consumer::Archive, Topic::Records, partition).await.unwrap();
+        bed.archive(partition, (until - from) as usize).await;
+    }
+    for _ in 0..100 {
+        bed.go_on_without_the_archive().await;
+    }
+    let left = members(&bed).await;
+    assert!((20..70).contains(&left), "{left} of 102 members are left");
+    bed.restart();
+    records.extend(young);
+    // Beside those, in the middle, and where nothing went.
+    let late = [(102, 15), (103, 241), (104, 242), (105, 595), (106, 596)];
+    for (number, minute) in late {
+        records.push(of(number, minute));
+        bed.put(&records[records.len() - 1..]).await;
+        for _ in 0..20 {
+            bed.go_on_without_the_archive().await;
+        }
+    }
+    let standing = canonical_of(bed.standing().await);
+    let bursts = standing.values().filter(|finding| finding.rule.id == "burst");
+    assert_eq!(bursts.count(), 3, "each is told with those that were forgotten");
+    assert_eq!(standing, found(&book(&rules), &records));
+    assert!(*bed.shelf.looks.lock().unwrap() > 0);
 }

@@ -106,6 +106,8 @@ pub(in crate::service) struct Bed {
     pub(in crate::service) log: Embedded,
     pub(in crate::service) shelf: Shelf,
     seen: BTreeMap<Vec<u8>, ()>,
+    /// Members from which on a group is large.
+    pub(in crate::service) crowded_from: usize,
     matching: Vec<MatchWorker>,
     correlating: Vec<CorrelateWorker>,
 }
@@ -119,8 +121,8 @@ impl Bed {
         let folder = tempfile::tempdir().unwrap();
         let log = Embedded::open(&folder.path().join("log.sqlite"), PARTITIONS).unwrap();
         let (matching, correlating) = (Vec::new(), Vec::new());
-        let mut bed =
-            Bed { _folder: folder, log, shelf: Shelf::default(), seen: BTreeMap::new(), matching, correlating };
+        let (shelf, seen, crowded_from) = (Shelf::default(), BTreeMap::new(), usize::MAX);
+        let mut bed = Bed { _folder: folder, log, shelf, seen, crowded_from, matching, correlating };
         bed.restart();
         bed
     }
@@ -138,7 +140,7 @@ impl Bed {
     fn correlating(&self, partition: u32) -> CorrelateWorker {
         let history: Arc<dyn History> = Arc::new(self.shelf.clone());
         let worker = CorrelateWorker::new(partition, Arc::default(), Metrics::new("test"), Clock::system());
-        worker.forgetting_into(&history)
+        worker.forgetting_into(&history).crowded_from(self.crowded_from)
     }
 
     pub(in crate::service) async fn put(&self, records: &[Received]) {
