@@ -494,7 +494,7 @@ fn is_standing(rule: &Rule, record: &Record) -> bool {
 }
 
 /// Whether nothing is known of a group but what was told of it.
-fn is_empty(group: &Group) -> bool {
+pub(super) fn is_empty(group: &Group) -> bool {
     group.members.is_empty() && group.crowd.is_empty() && !group.about.limited
 }
 

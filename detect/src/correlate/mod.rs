@@ -69,7 +69,7 @@ use self::state::{
     About, Group, GroupId, Groups, Member, MemberKey, Members, Record, Rows, Sightings, fold, group_id, value_hash,
 };
 use self::summary::Told;
-use self::triggers::{Learnt, Triggers};
+use self::triggers::{Judged, Learnt, Triggers};
 use self::window::{Span, earlier, undecided};
 use crate::rule::model::{Operator, Rule};
 
@@ -182,7 +182,7 @@ impl Shard {
         let thawed = self.thaw(rule, past, (matches, &grown), &mut rows);
         let learnt = self.learn(rule, observations, &mut rows);
         let (arrivals, filled, limited) = self.admit(rule, matches, &mut rows);
-        let mut verdicts = self.judge(rule, &arrivals, &learnt);
+        let Judged { mut verdicts, settled } = self.judge(rule, &arrivals, &learnt);
         if let Operator::Absence(parameters) = &rule.operator {
             if self.whole != grown.whole {
                 rows.whole(&grown.whole);
@@ -212,6 +212,7 @@ impl Shard {
                 crowd::thin(rule, (*id, group), self.crowd_from, fresh, &mut rows);
             }
         }
+        self.let_go(settled, &arrivals, &mut rows);
         Change { rows: rows.into_vec(), findings, limited, unlearnt: learnt.refused, incomplete }
     }
 
@@ -305,8 +306,25 @@ impl Shard {
         (arrivals, filled, limited)
     }
 
+    /// Drops members that nothing will make stand, and groups that have nothing else.
+    fn let_go(&mut self, settled: Vec<(GroupId, MemberKey)>, arrivals: &Arrivals, rows: &mut Rows) {
+        for (id, key) in settled {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let Some(member) = group.members.remove(&key) else { continue };
+            self.triggers.remove(id, key, &member);
+            rows.settled(id, key, arrivals.get(&id).is_some_and(|keys| keys.binary_search(&key).is_ok()));
+            if horizon::is_empty(group) {
+                rows.settled_group(id);
+                let records = self.groups.remove(&id).map(|group| group.records).unwrap_or_default();
+                if !records.is_empty() {
+                    self.told.insert(id, records);
+                }
+            }
+        }
+    }
+
     /// The ordered list of operators.
-    fn judge(&mut self, rule: &Rule, arrivals: &Arrivals, learnt: &Learnt) -> BTreeMap<GroupId, Verdict> {
+    fn judge(&mut self, rule: &Rule, arrivals: &Arrivals, learnt: &Learnt) -> Judged {
         let seen = (&self.sightings, &self.triggers);
         match &rule.operator {
             Operator::NewValue(parameters) => {
@@ -314,7 +332,7 @@ impl Shard {
             }
             Operator::Outside => return outside::judge(&mut self.groups, seen, arrivals, learnt),
             // Where it is known what is whole.
-            Operator::Absence(_) => return BTreeMap::new(),
+            Operator::Absence(_) => return Judged::default(),
             _ => {}
         }
         let mut verdicts = BTreeMap::new();
@@ -336,7 +354,7 @@ impl Shard {
             };
             verdicts.insert(*id, verdict);
         }
-        verdicts
+        Judged { verdicts, settled: Vec::new() }
     }
 }
 

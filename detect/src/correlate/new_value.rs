@@ -12,10 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 
-use super::episode::Verdict;
 use super::finding::Context;
 use super::state::{GroupId, Groups, Member, MemberKey, Sightings};
-use super::triggers::{self, Judgement, Learnt, Triggers, unseen};
+use super::triggers::{self, Judged, Judgement, Learnt, Triggers, unseen};
 use super::window::Span;
 use crate::rule::model::NewValue;
 
@@ -29,7 +28,7 @@ pub(super) fn judge(
     rule: &NewValue,
     arrivals: &BTreeMap<GroupId, Vec<MemberKey>>,
     learnt: &Learnt,
-) -> BTreeMap<GroupId, Verdict> {
+) -> Judged {
     let mut again: BTreeSet<(GroupId, MemberKey)> = BTreeSet::new();
     for (value, day) in &learnt.sightings {
         again.extend(triggers.looking_at(*value, days(*day, rule.history_days)));
@@ -49,7 +48,10 @@ fn judgement(sightings: &Sightings, rule: &NewValue, key: &MemberKey, member: &M
     let known =
         |value| sightings.days_of.get(&value).is_some_and(|days| days.range(history_start..day).next().is_some());
     let new = unseen(member, known);
-    (!new.is_empty() && warm(sightings, rule, day)).then_some(new)
+    if new.is_empty() {
+        return Judgement::Settled;
+    }
+    if warm(sightings, rule, day) { Judgement::Stands(new) } else { Judgement::Waits }
 }
 
 fn warm(sightings: &Sightings, rule: &NewValue, day: NaiveDate) -> bool {

@@ -9,10 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use super::episode::Verdict;
 use super::finding::Context;
 use super::state::{GroupId, Groups, Member, MemberKey, Sightings};
-use super::triggers::{self, Judgement, Learnt, Triggers, unseen};
+use super::triggers::{self, Judged, Judgement, Learnt, Triggers, unseen};
 use super::window::Span;
 
 pub(super) fn prepare(groups: &mut Groups, sightings: &Sightings) {
@@ -24,7 +23,7 @@ pub(super) fn judge(
     (sightings, triggers): (&Sightings, &Triggers),
     arrivals: &BTreeMap<GroupId, Vec<MemberKey>>,
     learnt: &Learnt,
-) -> BTreeMap<GroupId, Verdict> {
+) -> Judged {
     let ever = Span { start: DateTime::<Utc>::MIN_UTC, end: DateTime::<Utc>::MAX_UTC };
     let again: BTreeSet<_> = learnt.values.iter().flat_map(|value| triggers.looking_at(*value, ever)).collect();
     triggers::judge(groups, arrivals, again, |_, member| judgement(sightings, member))
@@ -32,7 +31,7 @@ pub(super) fn judge(
 
 fn judgement(sightings: &Sightings, member: &Member) -> Judgement {
     let foreign = unseen(member, |value| sightings.days_of.contains_key(&value));
-    (member.values.is_empty() || !foreign.is_empty()).then_some(foreign)
+    if member.values.is_empty() || !foreign.is_empty() { Judgement::Stands(foreign) } else { Judgement::Settled }
 }
 
 /// What the findings rest on.

@@ -270,6 +270,21 @@ impl Rows {
         self.0.insert(member_row(group, key.time, key.tie), None);
     }
 
+    /// A member that the batch has brought is not needed any more, or one from before.
+    pub fn settled(&mut self, group: GroupId, key: MemberKey, is_fresh: bool) {
+        let row = member_row(group, key.time, key.tie);
+        if is_fresh { drop(self.0.remove(&row)) } else { drop(self.0.insert(row, None)) }
+    }
+
+    /// The same of a group that has nothing any more.
+    pub fn settled_group(&mut self, group: GroupId) {
+        let row = prefixed(b'g', &group.to_be_bytes());
+        // What it wrote itself was not there before.
+        if self.0.remove(&row).is_none() {
+            self.0.insert(row, None);
+        }
+    }
+
     pub fn thin(&mut self, group: GroupId, time: DateTime<Utc>, thin: Thin) {
         self.0.insert(thin_row(group, time, thin), Some(encode(&thin.weight)));
     }

@@ -2,6 +2,10 @@
 //!
 //! A trigger is judged when it arrives and again when a sighting could change the answer; an index from values to
 //! triggers finds those, so that a sighting costs what it changes.
+//!
+//! What was seen stays seen. So a trigger all of whose values are known will never stand, whatever comes and in which
+//! order, and nothing asks for it again: it is not kept. What is kept of a group are its findings and what waits for a
+//! history, and not every match that there ever was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +24,12 @@ impl Triggers {
         }
     }
 
+    pub fn remove(&mut self, group: GroupId, key: MemberKey, member: &Member) {
+        for value in &member.values {
+            self.0.remove(&(value_hash(value), key, group));
+        }
+    }
+
     /// The matches in `span` that look at a value.
     pub fn looking_at(&self, value: u128, span: Span) -> impl Iterator<Item = (GroupId, MemberKey)> {
         let from = (value, MemberKey::first_at(span.start), GroupId::MIN);
@@ -28,15 +38,40 @@ impl Triggers {
     }
 }
 
-/// What makes a match stand: `None` if it falls, else the values that are remarkable.
-pub(super) type Judgement = Option<Vec<Box<str>>>;
+/// What a match comes to.
+#[derive(Debug, PartialEq)]
+pub(super) enum Judgement {
+    /// It stands, for these values.
+    Stands(Vec<Box<str>>),
+    /// It does not stand, and may by what is seen yet.
+    Waits,
+    /// Nothing will make it stand.
+    Settled,
+}
+
+impl Judgement {
+    fn remarkable(self) -> Option<Vec<Box<str>>> {
+        match self {
+            Judgement::Stands(values) => Some(values),
+            Judgement::Waits | Judgement::Settled => None,
+        }
+    }
+}
+
+/// What judging has come to.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub verdicts: BTreeMap<GroupId, Verdict>,
+    /// Members that are not needed any more once the verdicts are applied.
+    pub settled: Vec<(GroupId, MemberKey)>,
+}
 
 /// Judges every match of a shard: after a load.
 pub(super) fn prepare(groups: &mut Groups, judge: impl Fn(&MemberKey, &Member) -> Judgement) {
     for (key, member) in groups.values_mut().flat_map(|group| &mut group.members) {
-        let judgement = judge(key, member);
-        member.stands = judgement.is_some();
-        member.remarkable = judgement;
+        let remarkable = judge(key, member).remarkable();
+        member.stands = remarkable.is_some();
+        member.remarkable = remarkable;
     }
 }
 
@@ -46,27 +81,31 @@ pub(super) fn judge(
     arrivals: &BTreeMap<GroupId, Vec<MemberKey>>,
     again: BTreeSet<(GroupId, MemberKey)>,
     judge: impl Fn(&MemberKey, &Member) -> Judgement,
-) -> BTreeMap<GroupId, Verdict> {
+) -> Judged {
     let fresh: BTreeSet<_> = arrivals.iter().flat_map(|(group, keys)| keys.iter().map(|key| (*group, *key))).collect();
-    let mut verdicts: BTreeMap<GroupId, Verdict> = BTreeMap::new();
+    let mut judged = Judged::default();
     for (group, key) in again.union(&fresh) {
         let Some(member) = groups.get_mut(group).and_then(|group| group.members.get_mut(key)) else { continue };
         let judgement = judge(key, member);
+        if judgement == Judgement::Settled {
+            judged.settled.push((*group, *key));
+        }
+        let remarkable = judgement.remarkable();
         let stood = member.stands && !fresh.contains(&(*group, *key));
-        let verdict = verdicts.entry(*group).or_default();
-        match (stood, judgement.is_some()) {
+        let verdict = judged.verdicts.entry(*group).or_default();
+        match (stood, remarkable.is_some()) {
             (false, false) => {}
             (false, true) => {
                 verdict.satisfied.push(Span::at(key.time));
                 verdict.joined.push(*key);
             }
-            (true, true) if member.remarkable == judgement => verdict.touched.push(key.time),
+            (true, true) if member.remarkable == remarkable => verdict.touched.push(key.time),
             (true, _) => verdict.withdrawn.push(Span::at(key.time)),
         }
-        member.stands = judgement.is_some();
-        member.remarkable = judgement;
+        member.stands = remarkable.is_some();
+        member.remarkable = remarkable;
     }
-    verdicts
+    judged
 }
 
 /// The values of a match that were not seen, as `seen` says of a value's hash.

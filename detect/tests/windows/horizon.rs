@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use detect::correlate::{Past, Shard};
-use detect::rule::model::{Absence, Operator, Rule, Sequence, Travel};
+use detect::rule::model::{Absence, NewValue, Operator, Rule, Sequence, Travel};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use schemas::message::Match;
+use schemas::message::{Match, Observation};
 
 use super::fixture::{Runner, Thaw, base, rule};
 use super::oracle;
@@ -416,6 +416,45 @@ fn without_the_archive_aggregate_is_wrong() {
 #[test]
 fn without_the_archive_chain_is_wrong() {
     needs_the_archive(chain());
+}
+
+/// A year of one match an hour from the same few addresses: what is known can never be new again, and is not kept.
+#[test]
+fn what_nothing_will_make_new_is_not_kept() {
+    let operator = NewValue { history_days: 30, min_days: 7, min_days_seen: 3, least: None };
+    let mut runner = Runner::new(rule(Operator::NewValue(operator), TimeDelta::hours(1)));
+    let seen = |value: &str, day: i64| Observation {
+        tenant: "contoso".parse().unwrap(),
+        rule_id: "rule".to_owned(),
+        epoch: 1,
+        shard: "shard".to_owned(),
+        value: value.to_owned(),
+        day: (base() + TimeDelta::days(day)).date_naive(),
+    };
+    let from = |value: &str, hour: i64| Match {
+        event_time: base() + TimeDelta::hours(hour),
+        event_id: format!("e{hour}"),
+        values: vec![value.to_owned()],
+        ..template()
+    };
+    let mut held = 0;
+    for day in 0..365 {
+        let matches: Vec<Match> = (0..24).map(|hour| from(["a", "b"][hour as usize % 2], day * 24 + hour)).collect();
+        runner.apply(&matches, &[seen("a", day), seen("b", day)]);
+        held = held.max(runner.entries() - 2 * (day as usize + 1));
+    }
+    // Of the first day alone it is not known whether anything was seen before.
+    assert_eq!((held, runner.standing().len()), (24, 0));
+    // A new one stands, until it turns out that it was seen the day before.
+    runner.apply(&[from("c", 365 * 24)], &[]);
+    assert_eq!((runner.entries() - 2 * 365, runner.standing().len()), (24 + 2, 1));
+    runner.apply(&[], &[seen("c", 364)]);
+    assert_eq!(runner.standing().len(), 0);
+    // Those of the first day go when it is known that the day before was like it; what was told stays.
+    runner.apply(&[], &[seen("a", -1), seen("b", -1)]);
+    assert_eq!(runner.entries(), 2 * 365 + 3);
+    let rows = |kind: u8| runner.rows.keys().filter(|row| row[0] == kind).count();
+    assert_eq!((rows(b'm'), rows(b'g'), rows(b'f')), (0, 0, 1));
 }
 
 /// A month of one match an hour: what stays is a week, and what was told.
