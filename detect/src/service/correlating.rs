@@ -97,9 +97,10 @@ impl News {
         }
     }
 
-    /// Whether some of it is of a time that may be forgotten.
-    fn is_late(&self, forgetting: &Forgetting) -> bool {
+    /// Whether some of it is of a time that may be forgotten; of a shard that is not in memory, as far as can be seen.
+    fn is_late(&self, forgetting: &Forgetting, held: Option<&Held>) -> bool {
         let horizon = forgetting.horizon(self.meaning);
+        let horizon = held.map_or(horizon, |held| held.shard.horizon(&self.rule, horizon));
         horizon.is_some_and(|horizon| self.matches.iter().any(|matched| matched.event_time < horizon))
     }
 }
@@ -499,7 +500,8 @@ impl Worker for CorrelateWorker {
         };
         let mut sorted = Sorted::default();
         self.sort(log, &mut known, &messages, &mut sorted)?;
-        if sorted.news.values().any(|news| news.is_late(&known.forgetting)) {
+        let mut news = sorted.news.iter();
+        if news.any(|((_, place), news)| news.is_late(&known.forgetting, self.shards.get(place))) {
             let more = log.read(Topic::Matches, self.partition, next, LATE_STEP).await?;
             next = more.last().map_or(next, |last| last.offset + 1);
             self.sort(log, &mut known, &more, &mut sorted)?;
