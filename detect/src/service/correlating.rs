@@ -15,7 +15,6 @@ use schemas::json::key_hash;
 use schemas::message::{FindingMessage, Match, MatchMessage, Observation, Passed};
 use schemas::tenant::Tenant;
 
-use super::Error;
 use super::awaiting::{Awaiting, Due};
 use super::crowded::{self, CROWDED_FROM, Crowded};
 use super::forgetting::{Forgetting, Piece, meaning_key};
@@ -23,6 +22,7 @@ use super::layout::{self, Day, Expiry, Found, Layout, Place, Root, Slice};
 use super::partitions::Worker;
 use super::rule_books::{Compiler, Editions};
 use super::thawing::{self, Ask};
+use super::{Error, GROUP_MEMBERS, IMPORTED_STRETCHES, LATE_INCOMPLETE, LATE_MEMBERS, SIGHTINGS};
 use crate::correlate::{Past, Shard, look_back, row_day};
 use crate::rule::Rule;
 use crate::{shard_key, told_key};
@@ -175,7 +175,7 @@ impl CorrelateWorker {
                 }
                 MatchMessage::Mark(passed) => {
                     if !awaiting.passed(&passed, log.partitions(), &mut sorted.state) {
-                        self.metrics.engine.limits_reached.with(["imported_stretches"]).inc();
+                        self.metrics.engine.limits_reached.with([IMPORTED_STRETCHES]).inc();
                     }
                     sorted.has_marks = true;
                     let Passed { partition, mark: Some(mark), .. } = passed else { continue };
@@ -280,7 +280,7 @@ impl CorrelateWorker {
         let refused = before - news.matches.len();
         // What was to be decided waits for the next that comes.
         news.whole.clear();
-        self.metrics.engine.limits_reached.with(["late_members"]).add(refused as u64);
+        self.metrics.engine.limits_reached.with([LATE_MEMBERS]).add(refused as u64);
         tracing::warn!(event = "late_matches_refused", rule = news.rule.id, tenant = news.tenant.as_str(), refused);
         self.take_in(place, news, &[], known, txn);
     }
@@ -298,8 +298,7 @@ impl CorrelateWorker {
         let entries = held.shard.entries();
         let grown = entries as f64 - std::mem::replace(&mut held.entries, entries) as f64;
         self.metrics.engine.window_state_entries.add(grown);
-        let bit =
-            [("group_members", change.limited), ("sightings", change.unlearnt), ("late_incomplete", change.incomplete)];
+        let bit = [(GROUP_MEMBERS, change.limited), (SIGHTINGS, change.unlearnt), (LATE_INCOMPLETE, change.incomplete)];
         for (limit, times) in bit {
             if times > 0 {
                 self.metrics.engine.limits_reached.with([limit]).add(times);

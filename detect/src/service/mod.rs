@@ -68,6 +68,21 @@ pub enum Error {
     NoHistory,
 }
 
+/// The limits that detection may reach, by their labels in `limits_reached_total`, and what happened then as often as that
+/// counts.
+pub const LIMITS: [(&str, &str); 5] = [
+    (GROUP_MEMBERS, "matches were refused, because their group was full"),
+    (SIGHTINGS, "values were not learnt, because a baseline was full"),
+    (LATE_MEMBERS, "late matches were refused, because what they need of the archive does not fit in memory"),
+    (LATE_INCOMPLETE, "findings stay as they were told, because the archive did not give back what they are about"),
+    (IMPORTED_STRETCHES, "times that were said to be complete could not be noted"),
+];
+const GROUP_MEMBERS: &str = "group_members";
+const SIGHTINGS: &str = "sightings";
+const LATE_MEMBERS: &str = "late_members";
+const LATE_INCOMPLETE: &str = "late_incomplete";
+const IMPORTED_STRETCHES: &str = "imported_stretches";
+
 /// Runs both services until the end is asked for. They judge by the rule set that the log says is in force: see
 /// [`offer`]. `atlas`: the tables of places that rule sets ask for. `history`: the archive, for rules that came later
 /// and for records that came late.

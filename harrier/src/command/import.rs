@@ -24,8 +24,9 @@ use crate::show::{ProgressLine, grouped, shell_quoted};
 /// How often the progress display changes.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Rows of an import wait for so long at most: it ends by flushing anyway, so only its memory would call for less.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(600);
+/// Rows of an import wait for so long at most. It ends by flushing anyway; but a group that grows large has to wait with what
+/// it leaves to the archive until it is there.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(60);
 
 pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> anyhow::Result<Outcome> {
     let mut config = config(global)?;
@@ -46,6 +47,12 @@ pub async fn run(global: &Global, options: &Import, metrics: Arc<Metrics>) -> an
     let counts = count(&*core.log, &before, &report.ranges).await?;
     let findings = new_findings(&*core.log, &before).await?;
     summarise(global, options, &report, &counts, &findings, started.elapsed())?;
+    for (limit, what) in detect::service::LIMITS {
+        let times = core.metrics.engine.limits_reached.with([limit]).value();
+        if times > 0 {
+            eprintln!("warning: {} {what}", grouped(times));
+        }
+    }
     let found = options.fail_on.is_some_and(|level| findings.created.iter().any(|finding| finding.rule.level >= level));
     Ok(match () {
         () if found => Outcome::Found,
