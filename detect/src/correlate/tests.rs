@@ -7,7 +7,7 @@ use schemas::finding::{Level, Status};
 
 use super::summary::NAMED_MAX;
 use super::*;
-use crate::rule::model::{Kind, Needs, NewValue};
+use crate::rule::model::{Absence, Kind, Needs, NewValue};
 use crate::rule::text::Template;
 
 pub(super) fn rule(operator: Operator) -> Rule {
@@ -76,6 +76,25 @@ fn a_full_group_refuses_counts_and_says_so() {
     assert!(change.findings[0].notes[0].contains("not judged"), "{:?}", change.findings[0].notes);
     let again = shard.apply(&rule, &[a_match(2, "c")], &[]);
     assert_eq!((again.limited, again.rows.len(), again.findings.len()), (1, 0, 0));
+}
+
+#[test]
+fn where_an_absence_had_decided_before_there_were_stretches_is_still_known() {
+    let absence = Absence { expect: vec!["y".to_owned()], timespan: TimeDelta::hours(1), delay: TimeDelta::zero() };
+    let rule = rule(Operator::Absence(absence));
+    let key = [&b"c"[..], &[0; 16]].concat();
+    let mut shard = Shard::load([(key.clone(), b"\x01[1790007200,0]".to_vec())]).unwrap();
+    // The first lies before that moment by more than an hour, the second by less.
+    let change = shard.apply(&rule, &[a_match(0, "a"), a_match(3_601, "b")], &[]);
+    let told: Vec<_> = change.findings.iter().map(|finding| finding.evidence.clone()).collect();
+    assert_eq!(told, [["a"]]);
+    // From the next mark on it is kept as stretches.
+    let moment = |second: i64| chrono::DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
+    let past = Past { whole: &[(moment(0), moment(7_201))], ..Past::default() };
+    let change = shard.apply_after(&rule, &past, &[], &[]);
+    let row = change.rows.iter().find(|(row, _)| *row == key).and_then(|(_, value)| value.clone()).unwrap();
+    let again = Shard::load([(key, row)]).unwrap();
+    assert_eq!(again.whole, [Span { start: DateTime::<Utc>::MIN_UTC, end: moment(7_201) }]);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //!
 //! A run is true before the table, a later one before an earlier. So it does not matter how much of a run has been moved
 //! already when a process dies, or another takes over: rows are moved again, and runs go only when all of their rows
-//! have been.
+//! have been, by one process between whose steps nobody else has written.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -171,7 +171,10 @@ impl Runs {
             return Ok(());
         }
         let after = match (self.held, there) {
-            (Some((first, last)), Some((first_there, last_there))) if first == first_there && last < last_there => last,
+            (Some((first, last)), Some((first_there, last_there))) if first == first_there && last < last_there => {
+                self.begin_anew();
+                last
+            }
             _ => {
                 *self = Runs::default();
                 0
@@ -187,6 +190,15 @@ impl Runs {
         }
         self.held = there;
         Ok(())
+    }
+
+    /// Somebody else has written, and so may have moved rows that are newer than those that are on their way from here. Were
+    /// the way gone on with, what is old could come over what is new, and the runs that say better be deleted by the other.
+    fn begin_anew(&mut self) {
+        let newer = std::mem::take(&mut self.newer);
+        self.newer = std::mem::take(&mut self.moving);
+        self.newer.extend(newer);
+        self.moved = None;
     }
 
     /// The table's rows with this prefix, and what the runs say of them.
