@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use runtime::log::{Log, LogError, StateChange, Store};
 use schemas::envelope::Mark;
 use schemas::message::{Match, Passed};
@@ -107,6 +107,11 @@ fn tenant_of(key: &[u8]) -> Option<(Tenant, &[u8])> {
     Some((std::str::from_utf8(name).ok()?.parse().ok()?, rest.get(1..)?))
 }
 
+/// Held at the end of time.
+fn later(time: DateTime<Utc>, delta: TimeDelta) -> DateTime<Utc> {
+    time.checked_add_signed(delta).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
 /// A moment as bytes that sort as it does.
 fn sortable(second: i64) -> [u8; 8] {
     (second as u64 ^ (1 << 63)).to_be_bytes()
@@ -165,10 +170,9 @@ impl Awaiting {
         }
         let Some(Mark { tenant, content_type, since, until }) = mark else { return true };
         if let (Some(mark), Some(since)) = (mark.as_ref().filter(|mark| mark.is_of_import()), since) {
-            let second = TimeDelta::seconds(1);
             // To whole seconds, as rows are, and never to more than was said.
-            let Ok(until) = mark.until.duration_trunc(second) else { return true };
-            let Ok(since) = (*since + second - TimeDelta::nanoseconds(1)).duration_trunc(second) else { return true };
+            let (until, whole) = (mark.until.trunc_subsecs(0), since.trunc_subsecs(0));
+            let since = if whole < *since { later(whole, TimeDelta::seconds(1)) } else { whole };
             return since > until || self.import((tenant, (since, until), *partition), partitions, out);
         }
         let newest = self.marks.entry((tenant.clone(), content_type.clone(), *partition));

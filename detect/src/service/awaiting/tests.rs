@@ -283,6 +283,12 @@ fn stretches_that_touch_are_one_and_their_number_is_bounded() {
         assert!(pass(&mut awaiting, (at(40) + half, at(50) + half), partition));
     }
     assert!(awaiting.imported[&tenant].contains_key(&(at(40) + TimeDelta::seconds(1), at(50))));
+    // A time far from any record is as good as one that is near.
+    let far = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+    for partition in 0..2 {
+        assert!(pass(&mut awaiting, (far("2300-01-01T00:00:00Z"), far("9999-12-31T00:00:00Z")), partition));
+    }
+    assert_eq!(awaiting.imported[&tenant].len(), 3);
     let noted = (2..600).filter(|number| pass(&mut awaiting, (at(number * 100), at(number * 100 + 1)), 0)).count();
-    assert_eq!(noted, IMPORTED_MAX - 2);
+    assert_eq!(noted, IMPORTED_MAX - 3);
 }

@@ -87,12 +87,22 @@ pub fn plan(rows: &BTreeMap<String, BlobRow>, from: DateTime<Utc>, until: DateTi
     (todo, done)
 }
 
-/// The stretch, both ends in it, if all of it was searched and every record was one.
+/// What was searched sooner after it had happened may have been on its way still: Microsoft promises no time, and says that
+/// some of it takes a day.
+const SETTLED_AFTER: TimeDelta = TimeDelta::days(1);
+
+/// The stretch, both ends in it, if all of it was searched when it had settled and every record was one; only up to where
+/// that is so.
 pub fn whole(
     rows: &BTreeMap<String, BlobRow>,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> Option<(DateTime<Utc>, DateTime<Utc>)> {
+    let unsettled = rows.iter().filter_map(|(id, row)| {
+        let (window, BlobState::Committed { at, .. }) = (Window::parse(id)?, &row.state) else { return None };
+        (window.end > from && window.end + SETTLED_AFTER > *at).then_some(window.start)
+    });
+    let until = unsettled.min().map_or(until, |start| start.min(until));
     let (todo, _) = plan(rows, from, until);
     let overlaps = |id: &str| Window::parse(id).is_some_and(|window| window.start < until && window.end > from);
     let is_rejecting = |row: &BlobRow| matches!(row.state, BlobState::Committed { rejected: 1.., .. });
@@ -155,11 +165,11 @@ mod tests {
     #[test]
     fn a_stretch_is_whole_once_all_of_it_was_searched_and_read() {
         let rejecting = |rejected| {
-            let at = at(0);
+            let at = hour(9 + 24);
             BlobState::Committed { records: 9, rejected, bytes: 0, sha256: String::new(), at, oldest_event: None }
         };
         let window = |from, until| Window { start: hour(from), end: hour(until) };
-        let mut rows = BTreeMap::from([row(window(0, 4), committed()), row(window(6, 9), rejecting(0))]);
+        let mut rows = BTreeMap::from([row(window(0, 4), rejecting(0)), row(window(6, 9), rejecting(0))]);
         assert_eq!(whole(&rows, hour(0), hour(4)), Some((hour(0), hour(4) - TimeDelta::seconds(1))));
         assert_eq!(whole(&rows, hour(3), hour(7)), None, "two hours were not searched");
         rows.extend([row(window(4, 6), BlobState::Gone { reason: String::new(), at: at(0) })]);
@@ -169,6 +179,10 @@ mod tests {
         rows.extend([row(window(6, 9), rejecting(1))]);
         assert_eq!(whole(&rows, hour(3), hour(7)), None, "something could not be read");
         assert!(whole(&rows, hour(3), hour(6)).is_some(), "it lies elsewhere");
+        // Searched when it had hardly happened.
+        rows.extend([row(window(6, 9), rejecting(0)), row(window(4, 6), committed())]);
+        assert_eq!(whole(&rows, hour(0), hour(9)), Some((hour(0), hour(4) - TimeDelta::seconds(1))));
+        assert_eq!(whole(&rows, hour(4), hour(9)), None);
     }
 
     proptest! {
