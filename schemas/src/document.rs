@@ -35,10 +35,9 @@ pub struct Document {
     /// The JSON, and behind it every string that is written there with escapes, as what it means.
     text: String,
     slots: Vec<Slot>,
-    /// Of the outermost object, which is the widest and is asked most: where each of its members stands, and apart from
-    /// that the hash of its key, so that looking for one runs over a few words in a row.
-    members: Vec<u32>,
-    hashes: Vec<u32>,
+    /// The keys of the outermost object, which is the widest and is asked most: looking for one runs over a few words in
+    /// a row.
+    outermost: keys::Keys,
     repeated_key: Option<String>,
 }
 
@@ -126,12 +125,16 @@ impl Document {
     }
 
     /// The member of the outermost object under a key.
-    fn outermost(&self, key: &str) -> Option<Node<'_>> {
-        let (hash, mut known) = (keys::hash(key.as_bytes()), self.hashes.as_slice());
+    fn outermost(&self, key: &str, hash: u32) -> Option<Node<'_>> {
+        if !self.outermost.seen.has(hash) {
+            return None;
+        }
+        let mut known = self.outermost.hashes.as_slice();
         // From the end, because of equal keys the last one counts.
         while let Some(place) = keys::last(known, hash) {
-            let at = *self.members.get(place)? as usize;
-            if self.text(self.slots.get(at)?.key) == key {
+            let at = *self.outermost.members.get(place)? as usize;
+            let Span { start, end } = self.slots.get(at)?.key;
+            if self.text.as_bytes().get(start as usize..end as usize) == Some(key.as_bytes()) {
                 return Some(Node { document: self, at });
             }
             known = &known[..place];
@@ -248,7 +251,7 @@ impl<'d> Members<'d> {
         let mut items = self.items.clone();
         let document = items.document;
         if items.at == 1 {
-            return document.outermost(key);
+            return document.outermost(key, keys::hash(key.as_bytes()));
         }
         while let Some((slot, node)) = items.next_slot() {
             if (slot.key.end - slot.key.start) as usize == key.len() && document.text(slot.key) == key {

@@ -1,18 +1,20 @@
-//! The keys of the objects that are being read: whether one stands twice, and what the outermost object has.
+//! The keys of an object that has been read: whether one stands twice, and what the outermost object has.
 //!
-//! A new key is compared with those before it by a hash of its ends and its length, and only where that is the same by
-//! its text. Who writes keys that share a hash, or very many, would gain comparisons: then they are kept in a table whose
-//! hashes nobody can foresee.
+//! A key is compared with those before it only where one of them has the same bit of a hash, of its ends and its length.
+//! Who writes keys that share it, or very many, would gain comparisons: from so many keys on they are kept in a table
+//! whose hashes nobody can foresee.
 
 use std::collections::HashMap;
 
-use super::{Slot, Span};
+use wide::u32x8;
+
+use super::{OBJECT_KEYS_MAX, Slot, Span};
 
 /// Keys of one object up to which a new one is looked for among those before it: so few cost less than the table.
-pub(super) const COMPARED_KEYS_MAX: usize = 256;
+pub(super) const COMPARED_KEYS_MAX: usize = 64;
 
-/// Keys of one object that share the hash of another one, up to which that is chance.
-const CHANCES_MAX: usize = 4;
+/// About how many keys the outermost object has: so that most records ask for memory once.
+const KEYS: usize = 48;
 
 /// A quick hash of a key.
 pub(super) fn hash(key: &[u8]) -> u32 {
@@ -29,120 +31,140 @@ pub(super) fn hash(key: &[u8]) -> u32 {
     (mixed >> 32) as u32
 }
 
-/// Where a hash stands last. Most keys that are asked for are not there, so sixteen hashes are looked at in one go, without a
-/// branch between them: a processor compares several at a time.
+/// Where a hash stands last. Eight are compared at a time.
 pub(super) fn last(hashes: &[u32], hash: u32) -> Option<usize> {
-    let mut end = hashes.len();
-    for chunk in hashes.rchunks(16) {
-        let has = |hashes: &[u32]| hashes.iter().fold(false, |found, known| found | (*known == hash));
-        let is_here = match <&[u32; 16]>::try_from(chunk) {
-            Ok(whole) => has(whole),
-            Err(_) => has(chunk),
-        };
-        end -= chunk.len();
-        if is_here {
-            return chunk.iter().rposition(|known| *known == hash).map(|place| end + place);
+    let (first, eights) = hashes.as_rchunks::<8>();
+    let wanted = u32x8::splat(hash);
+    for (at, eight) in eights.iter().enumerate().rev() {
+        let is_here = u32x8::new(*eight).simd_eq(wanted).to_bitmask();
+        if is_here != 0 {
+            return Some(first.len() + 8 * at + is_here.ilog2() as usize);
         }
     }
-    None
+    first.iter().rposition(|known| *known == hash)
 }
 
-/// What has been read so far.
-#[derive(Clone, Copy)]
-pub(super) struct Known<'k> {
-    pub json: &'k [u8],
-    /// The strings with escapes, written out: their spans go on where the JSON ends.
-    pub written_out: &'k str,
-    pub slots: &'k [Slot],
-}
+/// Which hashes there are, one bit for many of them: what is not there is nearly always seen at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen([u64; 4]);
 
-impl<'k> Known<'k> {
-    pub fn text(self, span: Span) -> &'k [u8] {
-        let (start, end) = (span.start as usize, span.end as usize);
-        self.json.get(start..end).unwrap_or_else(|| {
-            let place = |place: usize| place.saturating_sub(self.json.len());
-            self.written_out.as_bytes().get(place(start)..place(end)).unwrap_or_default()
-        })
+impl Seen {
+    fn place(hash: u32) -> (usize, u64) {
+        ((hash >> 30) as usize, 1 << (hash >> 24 & 63))
     }
 
-    fn key(self, slot: u32) -> &'k [u8] {
-        self.slots.get(slot as usize).map(|slot| self.text(slot.key)).unwrap_or_default()
+    #[inline(always)]
+    pub fn has(&self, hash: u32) -> bool {
+        let (part, bit) = Seen::place(hash);
+        self.0[part] & bit != 0
+    }
+
+    #[inline(always)]
+    pub fn add(&mut self, hash: u32) {
+        let (part, bit) = Seen::place(hash);
+        self.0[part] |= bit;
     }
 }
 
-/// The keys of all objects that are open, those of the innermost one last.
-#[derive(Default)]
-pub(super) struct OpenKeys {
+/// The keys of one object, in the order of the text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Keys {
+    pub seen: Seen,
+    /// The hash of each, and apart from them the slot of the value of each: empty where nobody asked for them.
     pub hashes: Vec<u32>,
-    /// The slot of the value of each.
     pub members: Vec<u32>,
 }
 
-impl OpenKeys {
-    /// Forgets the keys of an object that has ended.
-    pub fn close(&mut self, keys: &Keys) {
-        self.hashes.truncate(keys.begin);
-        self.members.truncate(keys.begin);
-    }
-}
-
-/// The keys of one object, which is the innermost that is open.
-pub(super) struct Keys {
-    /// Where they begin among the open ones.
-    begin: usize,
-    /// One bit for each hash that there is: most keys are seen to be new at once.
-    seen: [u64; 4],
-    chances: usize,
-    table: Option<HashMap<Vec<u8>, u32>>,
-}
-
-impl Keys {
-    pub fn new(open: &OpenKeys) -> Keys {
-        Keys { begin: open.hashes.len(), seen: [0; 4], chances: 0, table: None }
-    }
-
-    pub fn count(&self, open: &OpenKeys) -> usize {
-        open.hashes.len() - self.begin
-    }
-
-    /// Adds a key whose value will have the next slot. Returns the slot of the value that the same key has already.
-    #[inline(always)]
-    pub fn add(&mut self, key: Span, known: Known<'_>, open: &mut OpenKeys) -> Option<usize> {
-        let name = known.text(key);
-        let hash = hash(name);
-        let (part, bit) = ((hash >> 30) as usize, 1_u64 << (hash >> 24 & 63));
-        let is_new = self.seen[part] & bit == 0;
-        self.seen[part] |= bit;
-        let earlier = if self.count(open) >= COMPARED_KEYS_MAX || self.chances > CHANCES_MAX {
-            self.in_table(name, known, open)
-        } else if is_new {
-            None
-        } else {
-            self.among(name, hash, known, open)
-        };
-        open.hashes.push(hash);
-        open.members.push(known.slots.len() as u32);
-        earlier.map(|slot| slot as usize)
-    }
-
-    fn among(&mut self, name: &[u8], hash: u32, known: Known<'_>, open: &OpenKeys) -> Option<u32> {
-        let (mut hashes, members) = (open.hashes.get(self.begin..)?, open.members.get(self.begin..)?);
-        while let Some(at) = hashes.iter().rposition(|other| *other == hash) {
-            if known.key(members[at]) == name {
-                return Some(members[at]);
-            }
-            self.chances += 1;
-            hashes = &hashes[..at];
+/// Looks through the keys of an object of which everything has been read, and nothing after it. Values whose key stands
+/// there again are said to be replaced. Returns the keys, with their hashes if `KEPT`, and the slot of the first that was
+/// there before; none if there are too many.
+#[inline(never)]
+pub(super) fn look_through<const KEPT: bool>(
+    text: &str,
+    slots: &mut [Slot],
+    object: usize,
+) -> Option<(Keys, Option<usize>)> {
+    let (mut seen, mut before) = (Seen::default(), Before::default());
+    let room = if KEPT { KEYS } else { 0 };
+    let (mut hashes, mut members) = (Vec::with_capacity(room), Vec::with_capacity(room));
+    let (mut again, mut at, mut count) = (None, object + 1, 0);
+    while let Some(slot) = slots.get(at) {
+        let (hash, end) = (hash(name(text, slot.key)), slot.end as usize);
+        // While there are few, the hashes themselves say more than their bits.
+        let has_few = KEPT && count < COMPARED_KEYS_MAX;
+        let may_be_known = before.is_used() || seen.has(hash) && (!has_few || last(&hashes, hash).is_some());
+        if may_be_known && before.has(text, slots, object, at, count) {
+            again = again.or(Some(at));
         }
-        None
+        seen.add(hash);
+        if KEPT {
+            hashes.push(hash);
+            members.push(at as u32);
+        }
+        count += 1;
+        at = end;
+    }
+    (count <= OBJECT_KEYS_MAX).then_some((Keys { seen, hashes, members }, again))
+}
+
+/// The keys of an object before the one that is looked at.
+#[derive(Default)]
+struct Before<'t> {
+    /// The value that each has, once there are too many to compare with each.
+    table: Option<HashMap<&'t [u8], usize>>,
+}
+
+impl<'t> Before<'t> {
+    /// Whether all keys must be told from now on.
+    fn is_used(&self) -> bool {
+        self.table.is_some()
     }
 
-    fn in_table(&mut self, name: &[u8], known: Known<'_>, open: &OpenKeys) -> Option<u32> {
-        let members = open.members.get(self.begin..)?.iter();
-        // Of equal keys the last is kept.
-        let so_far = || members.map(|member| (known.key(*member).to_vec(), *member)).collect();
-        self.table.get_or_insert_with(so_far).insert(name.to_vec(), known.slots.len() as u32)
+    /// Whether the key at `at` is one of them. The value that it has there is said to be replaced.
+    #[inline(never)]
+    fn has(&mut self, text: &'t str, slots: &mut [Slot], object: usize, at: usize, count: usize) -> bool {
+        let earlier = if count < COMPARED_KEYS_MAX {
+            among(text, slots, object, at)
+        } else {
+            self.in_table(text, slots, object, at)
+        };
+        let Some(slot) = earlier.and_then(|earlier| slots.get_mut(earlier)) else { return false };
+        slot.replaced = true;
+        true
     }
+
+    fn in_table(&mut self, text: &'t str, slots: &[Slot], object: usize, at: usize) -> Option<usize> {
+        let table = self.table.get_or_insert_with(|| {
+            let (mut before, mut other) = (HashMap::new(), object + 1);
+            while let Some(slot) = slots.get(other).filter(|_| other < at) {
+                // Of equal keys the last is kept.
+                before.insert(name(text, slot.key), other);
+                other = slot.end as usize;
+            }
+            before
+        });
+        table.insert(name(text, slots.get(at)?.key), at)
+    }
+}
+
+#[inline(always)]
+fn name(text: &str, key: Span) -> &[u8] {
+    text.as_bytes().get(key.start as usize..key.end as usize).unwrap_or_default()
+}
+
+/// The last of the keys before it that is the same. Those before that one have been replaced already.
+fn among(text: &str, slots: &[Slot], object: usize, at: usize) -> Option<usize> {
+    let name_of = |slot: &Slot| name(text, slot.key);
+    let wanted = name_of(slots.get(at)?);
+    let mut other = object + 1;
+    while other < at {
+        let slot = slots.get(other)?;
+        if !slot.replaced && name_of(slot) == wanted {
+            return Some(other);
+        }
+        other = slot.end as usize;
+    }
+    None
 }
 
 #[cfg(test)]

@@ -21,8 +21,10 @@ impl Document {
         let end = self.slots.first().filter(|root| root.kind == Kind::Object).map_or(0, |root| root.end);
         let mut at = 1;
         while let Some(slot) = self.slots.get(at as usize).filter(|_| at < end) {
-            self.hashes.push(keys::hash(self.text(slot.key).as_bytes()));
-            self.members.push(at);
+            let hash = keys::hash(self.text(slot.key).as_bytes());
+            self.outermost.seen.add(hash);
+            self.outermost.hashes.push(hash);
+            self.outermost.members.push(at);
             at = slot.end;
         }
     }

@@ -43,8 +43,17 @@ fn the_last_of_equal_keys_counts_in_narrow_and_wide_objects() {
         assert_eq!(document.root().get("a").unwrap().to_json(), json!(3), "{width}");
         let View::Object(members) = document.root().view() else { panic!() };
         assert_eq!(members.count(), width + 1);
+        for key in (0..width).map(|number| format!("k{number}")) {
+            let members = format!("{filling}\"{key}\":true,\"new\":1,\"new\":2");
+            let text = format!("{{{members},\"z\":{{{members}}}}}");
+            both_read_the_same(text.as_bytes());
+            assert_eq!(parse(&text).root().get(&key).unwrap().to_json(), json!(true), "{width} {key}");
+        }
     }
     assert_eq!(parse(r#"{"a":{"k":1},"b":{"k":2}}"#).repeated_key(), None);
+    // Objects end from the inside out; the first key that is there again is told.
+    assert_eq!(parse(r#"{"a":1,"a":{"b":1,"b":2}}"#).repeated_key(), Some("a"));
+    assert_eq!(parse(r#"{"a":{"b":1,"b":2},"c":1,"a":1}"#).repeated_key(), Some("b"));
 }
 
 /// Both ways of reading take the same and read it as the same.
