@@ -30,6 +30,10 @@ mod search;
 use measured::Measuring;
 use search::Search;
 
+/// How many values most fields have at most, and how long they are: so that room for them is asked for once.
+const VALUES: usize = 8;
+const VALUE_BYTES: usize = 256;
+
 /// Detections by what a record must be for them to hold. Detections are named by their position.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -49,10 +53,14 @@ pub(crate) struct Index {
 struct Places {
     /// Those that name no operation.
     any_operation: Bucket,
-    /// By the operation as written, folded.
-    by_operation: HashMap<String, Bucket>,
-    /// By the operation in the form that is compared.
-    by_key: HashMap<String, Bucket>,
+    by_operation: HashMap<String, OfOperation>,
+}
+
+/// Detections that name one operation: either as it is written, folded, or in the form that is compared.
+#[derive(Debug, Default)]
+struct OfOperation {
+    written: Bucket,
+    key: Bucket,
 }
 
 /// Detections by what a record must hold.
@@ -93,8 +101,7 @@ impl Networks {
         self.detections.entry(network).or_default().push(position);
     }
 
-    fn each(&self, value: &Scalar<'_>, mut found: impl FnMut(&[usize])) {
-        let Scalar::Text(text) = value else { return };
+    fn each(&self, text: &str, mut found: impl FnMut(&[usize])) {
         let Some(address) = (if self.lengths.is_empty() { None } else { address(text) }) else { return };
         // An IPv4 address has no prefix of more than 32 bits.
         for network in self.lengths.iter().filter_map(|length| IpNet::new(address, *length).ok()) {
@@ -128,11 +135,12 @@ impl Places {
                 None => add(&mut places.any_operation),
                 Some(names) => {
                     for name in names {
-                        let (map, name) = match name {
-                            OperationName::Written(name) => (&mut places.by_operation, name),
-                            OperationName::Key(name) => (&mut places.by_key, name),
-                        };
-                        add(map.entry(name.clone()).or_default());
+                        let (OperationName::Written(text) | OperationName::Key(text)) = name;
+                        let of_operation = places.by_operation.entry(text.clone()).or_default();
+                        add(match name {
+                            OperationName::Written(_) => &mut of_operation.written,
+                            OperationName::Key(_) => &mut of_operation.key,
+                        });
                     }
                 }
             }
@@ -196,13 +204,14 @@ impl Index {
         let places = self.places(event);
         let mut probe = Probe::new(event, self.count);
         fold_into(operation, &mut probe.folded);
+        let written = places.by_operation.get(&probe.folded);
         let key = if is_key_when_folded(operation) {
-            places.by_key.get(&probe.folded)
+            written
         } else {
-            places.by_key.get(&fold_text(event.text(field::OPERATION_KEY).unwrap_or_default()))
+            places.by_operation.get(&fold_text(event.text(field::OPERATION_KEY).unwrap_or_default()))
         };
-        let found = [places.by_operation.get(&probe.folded), key];
-        found.into_iter().flatten().chain([&places.any_operation]).for_each(|bucket| bucket.ask(&mut probe));
+        let found = [written.map(|found| &found.written), key.map(|found| &found.key), Some(&places.any_operation)];
+        found.into_iter().flatten().for_each(|bucket| bucket.ask(&mut probe));
         probe.found.sort_unstable();
         probe.found.dedup();
         probe.found
@@ -229,7 +238,8 @@ struct Probe<'e> {
 
 impl<'e> Probe<'e> {
     fn new(event: &'e Event, count: usize) -> Probe<'e> {
-        Probe { event, count, values: Vec::new(), folded: String::new(), found: Vec::new() }
+        let (values, folded) = (Vec::with_capacity(VALUES), String::with_capacity(VALUE_BYTES));
+        Probe { event, count, values, folded, found: Vec::new() }
     }
 }
 
@@ -266,27 +276,51 @@ impl Bucket {
 
 impl FieldNeedles {
     fn ask(&self, probe: &mut Probe<'_>) {
+        match self.field.text_at_top(probe.event) {
+            Some(None) => {}
+            Some(Some(text)) => self.ask_text(text, &mut probe.folded, &mut probe.found),
+            None => self.ask_all(probe),
+        }
+    }
+
+    fn ask_all(&self, probe: &mut Probe<'_>) {
         let Probe { event, count, values, folded, found } = probe;
         values.clear();
         self.field.select(Subject::Record(event), values);
         for value in values.iter().filter(|value| **value != Scalar::Null) {
-            found.extend(&self.value);
-            self.networks.each(value, |detections| found.extend(detections));
-            if self.texts.is_empty() && self.beginnings.is_empty() {
-                continue;
-            }
-            folded.clear();
             match value {
-                Scalar::Text(text) => fold_into(text, folded),
-                other => fold_into(&other.to_text(), folded),
+                Scalar::Text(text) => self.ask_text(text, folded, found),
+                // No address.
+                other => {
+                    found.extend(&self.value);
+                    self.look_for_texts(&other.to_text(), folded, found);
+                }
             }
-            let search = self.search.get_or_init(|| Search::new(&self.beginnings, &self.texts));
-            search.each(folded, |detections| found.extend(detections));
             // A record with a hundred thousand values may find the same ones each time.
             if found.len() > 2 * *count {
                 found.sort_unstable();
                 found.dedup();
             }
         }
+    }
+
+    fn ask_text(&self, text: &str, folded: &mut String, found: &mut Vec<usize>) {
+        found.extend(&self.value);
+        self.networks.each(text, |detections| found.extend(detections));
+        self.look_for_texts(text, folded, found);
+    }
+
+    fn look_for_texts(&self, text: &str, folded: &mut String, found: &mut Vec<usize>) {
+        if self.texts.is_empty() && self.beginnings.is_empty() {
+            return;
+        }
+        let search = self.search.get_or_init(|| Search::new(&self.beginnings, &self.texts));
+        let found = |detections: &[usize]| found.extend(detections);
+        if self.texts.is_empty() && text.is_ascii() {
+            return search.each_beginning(text, found);
+        }
+        folded.clear();
+        fold_into(text, folded);
+        search.each(folded, found);
     }
 }

@@ -172,6 +172,16 @@ impl<'d> Node<'d> {
         }
     }
 
+    /// Whether this is the outermost object.
+    pub(crate) fn is_outermost_object(self) -> bool {
+        self.at == 0 && self.document.slots.first().is_some_and(|slot| slot.kind == Kind::Object)
+    }
+
+    /// The value under a key of the outermost object, which must be this one, by the key and its [`key_hash`].
+    pub(crate) fn get_outermost(self, key: &str, hash: u32) -> Option<Node<'d>> {
+        self.document.outermost(key, hash)
+    }
+
     pub fn as_str(self) -> Option<&'d str> {
         match self.view() {
             View::Text(text) => Some(text),
@@ -197,6 +207,11 @@ impl<'d> Node<'d> {
             }
         }
     }
+}
+
+/// What [`Node::get_outermost`] finds a key by: for who asks for it often.
+pub(crate) fn key_hash(key: &str) -> u32 {
+    keys::hash(key.as_bytes())
 }
 
 /// The number that digits say, as serde_json reads them: whole ones exactly where they fit, others as the nearest double.

@@ -15,9 +15,13 @@
 
 use std::borrow::Cow;
 
-use crate::document::{Document, Members, Node, View};
+use crate::document::{self, Document, Members, Node, View};
 use crate::event::{Event, Value};
 use crate::field::{self, FieldId};
+
+mod cmdlet;
+
+pub use cmdlet::cmdlet_parameters;
 
 /// Longest string that is tried as nested JSON. Microsoft's own are under 100 kB.
 const NESTED_JSON_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -38,7 +42,11 @@ pub enum Scalar<'a> {
 impl<'a> Scalar<'a> {
     /// The value of a node that is one value; none for lists and objects.
     pub(crate) fn of(node: Node<'a>) -> Option<Scalar<'a>> {
-        Some(match node.view() {
+        Scalar::of_view(node.view())
+    }
+
+    fn of_view(view: View<'a>) -> Option<Scalar<'a>> {
+        Some(match view {
             View::Null => Scalar::Null,
             View::Boolean(value) => Scalar::Boolean(value),
             View::Number(number) => match number.as_i64() {
@@ -84,6 +92,8 @@ enum Target {
     Record {
         text: String,
         ends: Vec<usize>,
+        /// Of the text up to each end: the outermost keys of a record are found by it.
+        hashes: Vec<u32>,
         /// One a segment; empty where no segment has any.
         selectors: Vec<Option<Selector>>,
     },
@@ -195,8 +205,9 @@ impl Path {
             selectors.clear();
         }
         let dots = text.match_indices('.').map(|(at, _)| at).take(SEGMENTS_MAX - 1);
-        let ends = dots.chain([text.len()]).collect();
-        Path(Target::Record { text, ends, selectors })
+        let ends: Vec<usize> = dots.chain([text.len()]).collect();
+        let hashes = ends.iter().map(|end| document::key_hash(&text[..*end])).collect();
+        Path(Target::Record { text, ends, hashes, selectors })
     }
 
     /// The normalised field it names, if it names one.
@@ -220,14 +231,42 @@ impl Path {
     pub fn select_record<'a>(&self, record: Node<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         match &self.0 {
             Target::Field(_) => false,
-            Target::Record { text, ends, selectors } => select(record, Rest { text, start: 0, ends, selectors }, out),
+            Target::Record { text, ends, hashes, selectors } => {
+                let rest = Rest { text, start: 0, ends, selectors };
+                if !record.is_outermost_object() {
+                    return select(record, rest, out);
+                }
+                // What a longer key names counts before what a shorter one does.
+                for (at, hash) in hashes.iter().enumerate().rev() {
+                    let taken = at + 1;
+                    let found = record.get_outermost(rest.key(taken), *hash).filter(|_| rest.is_key(taken));
+                    if let Some(found) = found {
+                        return select_found(found, rest, taken, out);
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// What it selects, where it is one key at the top of the record and that has a text or is not there: most are that, and
+    /// it costs a fraction of [`Path::select`], which must be asked where this says nothing.
+    pub fn text_at_top<'a>(&self, record: Node<'a>) -> Option<Option<&'a str>> {
+        let Target::Record { text, hashes, selectors, .. } = &self.0 else { return None };
+        let [hash] = hashes.as_slice() else { return None };
+        if !selectors.is_empty() || !record.is_outermost_object() {
+            return None;
+        }
+        match record.get_outermost(text, *hash) {
+            Some(found) => found.as_str().map(Some),
+            None => Some(None),
         }
     }
 
     /// Calls `visit` with each member of the lists that the path ends at, or with what else it ends at. A name of
     /// `FIELDS` has none.
     pub fn for_each_member(&self, record: Node<'_>, visit: &mut dyn FnMut(Node<'_>)) {
-        if let Target::Record { text, ends, selectors } = &self.0 {
+        if let Target::Record { text, ends, selectors, .. } = &self.0 {
             for_each_member(record, Rest { text, start: 0, ends, selectors }, visit);
         }
     }
@@ -236,7 +275,7 @@ impl Path {
     /// value can be read where it stands.
     pub(crate) fn top_level_key(&self) -> Option<&str> {
         match &self.0 {
-            Target::Record { text, ends, selectors } if ends.len() == 1 && selectors.is_empty() => Some(text),
+            Target::Record { text, ends, selectors, .. } if ends.len() == 1 && selectors.is_empty() => Some(text),
             _ => None,
         }
     }
@@ -276,10 +315,7 @@ fn select<'a>(node: Node<'a>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool
         View::Object(members) => {
             for taken in (1..=rest.len()).rev().filter(|taken| rest.is_key(*taken)) {
                 if let Some(found) = members.get(rest.key(taken)) {
-                    return match rest.selector(taken) {
-                        Some(selector) => select_those(found, selector, rest.after(taken), out),
-                        None => select(found, rest.after(taken), out),
-                    };
+                    return select_found(found, rest, taken, out);
                 }
             }
             false
@@ -300,6 +336,14 @@ fn select<'a>(node: Node<'a>, rest: Rest<'_>, out: &mut Vec<Scalar<'a>>) -> bool
         }
         View::Text(text) => select_in_text(text, rest, out),
         _ => false,
+    }
+}
+
+/// Goes on in what was found under so many segments.
+fn select_found<'a>(found: Node<'a>, rest: Rest<'_>, taken: usize, out: &mut Vec<Scalar<'a>>) -> bool {
+    match rest.selector(taken) {
+        Some(selector) => select_those(found, selector, rest.after(taken), out),
+        None => select(found, rest.after(taken), out),
     }
 }
 
@@ -447,7 +491,11 @@ fn leaf<'a>(node: Node<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
                 leaf(item, out);
             }
         }
-        _ => out.extend(Scalar::of(node)),
+        view => {
+            if let Some(scalar) = Scalar::of_view(view) {
+                out.push(scalar);
+            }
+        }
     }
     true
 }
@@ -476,77 +524,6 @@ pub(crate) fn nested_json(text: &str) -> Option<Document> {
     if may_be { Document::parse(trimmed.as_bytes()).ok() } else { None }
 }
 
-/// The parameters of a command in cmdlet syntax: `-Name "x" -HoldNames () -Types ("Bulk","Spam")`. Lists are joined
-/// with `;`, as the array form has them. Text that is not of that form has none.
-pub fn cmdlet_parameters(text: &str) -> Vec<(&str, String)> {
-    let mut parameters = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(after) = rest.strip_prefix('-') {
-        let end = after.find(|c: char| !c.is_alphanumeric()).unwrap_or(after.len());
-        let (name, tail) = after.split_at(end);
-        if name.is_empty() {
-            break;
-        }
-        let tail = tail.strip_prefix(':').unwrap_or(tail).trim_start();
-        let (value, tail) = cmdlet_value(tail);
-        parameters.push((name, value));
-        rest = tail.trim_start();
-    }
-    parameters
-}
-
-/// One value and what follows it. A quote inside quotes is doubled.
-fn cmdlet_value(text: &str) -> (String, &str) {
-    if let Some(inner) = text.strip_prefix('"') {
-        return quoted(inner);
-    }
-    if let Some(inner) = text.strip_prefix('(') {
-        let mut values = Vec::new();
-        let mut rest = inner.trim_start();
-        loop {
-            if let Some(after) = rest.strip_prefix(')') {
-                return (values.join(";"), after);
-            }
-            let (value, after) = match rest.strip_prefix('"') {
-                Some(inner) => quoted(inner),
-                None => {
-                    let end = rest.find([',', ')']).unwrap_or(rest.len());
-                    (rest[..end].trim().to_owned(), &rest[end..])
-                }
-            };
-            values.push(value);
-            let after = after.trim_start();
-            rest = after.strip_prefix(',').unwrap_or(after).trim_start();
-            if rest.is_empty() {
-                return (values.join(";"), rest);
-            }
-        }
-    }
-    if text.starts_with('-') {
-        return (String::new(), text);
-    }
-    let end = text.find(char::is_whitespace).unwrap_or(text.len());
-    (text[..end].to_owned(), &text[end..])
-}
-
-fn quoted(inner: &str) -> (String, &str) {
-    let mut value = String::new();
-    let mut rest = inner;
-    while let Some(end) = rest.find('"') {
-        value.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(after) => {
-                value.push('"');
-                rest = after;
-            }
-            None => return (value, rest),
-        }
-    }
-    value.push_str(rest);
-    (value, "")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -554,7 +531,12 @@ mod tests {
     fn selected(record: &str, path: &str) -> Option<Vec<String>> {
         let record = Document::parse(record.as_bytes()).unwrap();
         let mut out = Vec::new();
-        let present = Path::parse(path).select_record(record.root(), &mut out);
+        let parsed = Path::parse(path);
+        let present = parsed.select_record(record.root(), &mut out);
+        if let Some(text) = parsed.text_at_top(record.root()) {
+            let text: Vec<Scalar<'_>> = text.into_iter().map(|text| Scalar::Text(Cow::Borrowed(text))).collect();
+            assert_eq!((text.is_empty(), text), (!present, out.clone()), "{path}");
+        }
         present.then(|| out.iter().map(|scalar| scalar.to_text().into_owned()).collect())
     }
 

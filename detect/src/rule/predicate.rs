@@ -139,6 +139,14 @@ impl Field {
         })
     }
 
+    /// Its only value, if that is a text, or that it has none: [`Path::text_at_top`].
+    pub fn text_at_top<'a>(&self, event: &'a Event) -> Option<Option<&'a str>> {
+        match self.paths.as_slice() {
+            [path] => path.path.text_at_top(event.record()),
+            _ => None,
+        }
+    }
+
     /// Appends the values; whether the field is there.
     pub fn select<'a>(&self, subject: Subject<'a>, out: &mut Vec<Scalar<'a>>) -> bool {
         let mut present = false;
@@ -409,6 +417,10 @@ fn moment(text: &str) -> Option<DateTime<Utc>> {
 
 /// An address as records write it: with a port, in brackets, IPv4 in an IPv6 form.
 pub fn address(text: &str) -> Option<IpAddr> {
+    // Most stand for themselves.
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
     let text = text.trim();
     let bare = match text.strip_prefix('[') {
         Some(inner) => inner.split(']').next().unwrap_or_default(),
