@@ -89,6 +89,7 @@ fn a_message_is_drawn_with_its_line() {
            :                `-- did you mean 'Parameters'?
          7 |   condition: selection
            `----
+
     "#]]
     .assert_eq(&load("rules/hides.yml", text).unwrap_err().render(false));
 }

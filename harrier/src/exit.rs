@@ -1,7 +1,9 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 findings at or above `--fail-on`, 78 configuration.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use detect::rule::RuleErrors;
 use runtime::log::LogError;
 use schemas::text::escape_controls;
 
@@ -27,6 +29,18 @@ impl std::fmt::Display for ConfigurationError {
 
 impl std::error::Error for ConfigurationError {}
 
+/// Rules that do not load, to be drawn for who is writing them. Elsewhere a line for each is enough.
+#[derive(Debug)]
+pub struct BrokenRules(pub RuleErrors);
+
+impl std::fmt::Display for BrokenRules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for BrokenRules {}
+
 /// Prints the error, if it is one, and gives the process its code.
 pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
     match result {
@@ -35,8 +49,14 @@ pub fn code(result: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Found) => ExitCode::from(3),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            if let Some(configuration) = error.downcast_ref::<ConfigurationError>() {
-                eprintln!("{configuration}");
+            if let Some(BrokenRules(errors)) = error.downcast_ref() {
+                let count = errors.reports().len();
+                eprint!("{}", errors.render(std::io::stderr().is_terminal()));
+                eprintln!("{count} {}, no rules loaded", if count == 1 { "problem" } else { "problems" });
+                return ExitCode::from(78);
+            }
+            if error.is::<ConfigurationError>() || error.is::<RuleErrors>() {
+                eprintln!("{error}");
                 return ExitCode::from(78);
             }
             eprintln!("harrier: {}", told(&error));

@@ -92,7 +92,7 @@ fn compile(book: &RuleBook) -> anyhow::Result<Matcher> {
             ConfigurationError(format!("rules of {} MiB: at most {most} can travel in the log", bytes >> 20)).into()
         );
     }
-    detect::service::compile(book).map_err(|errors| ConfigurationError(errors.to_string()).into())
+    Ok(detect::service::compile(book)?)
 }
 
 /// The texts of all rules.

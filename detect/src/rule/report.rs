@@ -1,10 +1,13 @@
 //! What is wrong with rules, for the one who wrote them: a stable code, the place, what was expected, the nearest
 //! valid name. All problems of all files are collected before anything is said.
+//!
+//! Rules are handed on between strangers, so nothing of what is quoted from them acts on the terminal that shows it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode, SourceSpan};
+use schemas::text::{acts, escape_controls};
 
 use super::yaml::Place;
 
@@ -137,6 +140,7 @@ impl RuleErrors {
         for report in &self.reports {
             // Writing into a String cannot fail.
             let _ = handler.render_report(&mut out, report);
+            out.push('\n');
         }
         out
     }
@@ -160,7 +164,7 @@ impl fmt::Display for RuleErrors {
                 f.write_str("\n")?;
             }
             let Place { line, column, .. } = report.place;
-            write!(f, "{}:{line}:{column}: {}", report.file, report.message)?;
+            write!(f, "{}:{line}:{column}: {}", escape_controls(&report.file), report.message)?;
             if let Some(nearest) = &report.nearest {
                 write!(f, " (did you mean '{nearest}'?)")?;
             }
@@ -233,15 +237,35 @@ impl<'e> Problems<'e> {
     }
 
     fn note(&mut self, code: Code, place: Place, message: String, nearest: Option<String>, help: Option<String>) {
-        let (file, text) = (self.file, self.text);
+        let (file, text, message) = (self.file, self.text, escape_controls(&message));
+        let nearest = nearest.map(|name| escape_controls(&name));
         // The values of one list may all be wrong for the same reason, at the place where the list is used.
         let is_known = |last: &Report| last.file == file && last.place == place && last.message == message;
         if self.errors.reports.last().is_some_and(is_known) {
             return;
         }
-        let source = self.source.get_or_insert_with(|| Arc::new(NamedSource::new(file, text.to_owned()))).clone();
+        let drawn = || Arc::new(NamedSource::new(escape_controls(file), harmless(text)));
+        let source = self.source.get_or_insert_with(drawn).clone();
         self.errors.push(Report { code, file: file.to_owned(), place, message, nearest, help, source });
     }
+}
+
+/// The text of a file as it is drawn: every character that acts is one that does not, of as many bytes, so that all
+/// places stay what they are.
+fn harmless(text: &str) -> String {
+    let harmless = |c: char| match c {
+        '\n' | '\t' => c,
+        // Before the end of a line.
+        '\r' => ' ',
+        c if !acts(c) => c,
+        c => match c.len_utf8() {
+            1 => '?',
+            2 => '\u{b7}',
+            3 => char::REPLACEMENT_CHARACTER,
+            _ => '\u{1f6ab}',
+        },
+    };
+    text.chars().map(harmless).collect()
 }
 
 /// The valid name most like `name`: at most a third of its letters differ, and at least one is the same.
@@ -287,5 +311,18 @@ mod tests {
         assert_eq!(nearest("ab", ["cd"]), None);
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("ab", "ba"), 1);
+    }
+
+    #[test]
+    fn what_is_drawn_does_not_act_and_places_stay() {
+        let (file, text) = ("a\u{1b}[2J.yml", "x\u{1b}]0;\u{9b}\u{202e}\u{e0041}é: y\r\n");
+        let mut errors = RuleErrors::default();
+        let place = Place { offset: text.find('é').unwrap(), length: 2, line: 1, column: 9 };
+        Problems::new(file, text, &mut errors).add_help(Code::UnknownKey, place, "'\u{1b}[2J'", "none");
+        for shown in [errors.to_string(), errors.render(false)] {
+            assert!(!shown.chars().any(|c| c != '\n' && acts(c)), "{shown:?}");
+        }
+        assert_eq!(harmless(text).len(), text.len());
+        assert!(errors.render(false).contains("é: y"), "{}", errors.render(false));
     }
 }

@@ -40,15 +40,16 @@ fn a_rule_is_copied_broken_mended_tested_and_finds() {
     let ran = check();
     assert_eq!(ran.code, Some(78), "{ran}");
     let line = 1 + broken.lines().position(|line| line.contains("operation_kye")).unwrap();
-    let place = format!("{}:{line}:5: ", rule.display());
-    let told: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with(&place)).collect();
-    assert!(told.len() == 1 && told[0].contains("did you mean 'operation_key'?"), "{place}\n{ran}");
+    let place = format!("{}:{line}:5", rule.display());
+    for drawn in ["harrier::rule::unknown_field\n", &format!(",-[{place}]\n"), "`-- did you mean 'operation_key'?\n"] {
+        assert_eq!(ran.stderr.matches(drawn).count(), 1, "{drawn}\n{ran}");
+    }
+    assert!(ran.stderr.ends_with("\n1 problem, no rules loaded\n"), "{ran}");
     assert!(ran.stdout.is_empty(), "{ran}");
-    assert_eq!(
-        harrier.run(["import", "x", "--tenant", "a"].into_iter().chain(rules)).code,
-        Some(78),
-        "nothing runs with it"
-    );
+    let ran = harrier.run(["import", "x", "--tenant", "a"].into_iter().chain(rules));
+    assert_eq!(ran.code, Some(78), "nothing runs with it\n{ran}");
+    let told: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with(&format!("{place}: "))).collect();
+    assert!(told.len() == 1 && told[0].contains("did you mean 'operation_key'?"), "{place}\n{ran}");
 
     fs::write(&rule, &mine).unwrap();
     let ran = check();

@@ -14,7 +14,7 @@ use detect::rule_test;
 use schemas::text::escape_controls;
 
 use crate::cli::{Global, Rules, RulesAction};
-use crate::exit::Outcome;
+use crate::exit::{BrokenRules, Outcome};
 use crate::services;
 
 pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
@@ -26,7 +26,7 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let config = services::config(global)?;
-    let rules = services::rules(&config)?;
+    let rules = services::rules(&config).map_err(drawn)?;
     if let RulesAction::Explain { rule, file, domains } = &options.action {
         return explain::run(&config, rules, rule, file, domains);
     }
@@ -100,4 +100,12 @@ fn named(rules: &RuleSet, name: &str) -> anyhow::Result<Arc<Rule>> {
     let nearest = detect::rule::nearest(name, rules.rules().iter().map(|rule| rule.name.as_str()));
     let meant = nearest.map(|nearest| format!(": did you mean {}?", escape_controls(nearest))).unwrap_or_default();
     anyhow::bail!("there is no rule {}{meant}", escape_controls(name))
+}
+
+/// Who asks about rules is writing them.
+fn drawn(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast() {
+        Ok(errors) => BrokenRules(errors).into(),
+        Err(other) => other,
+    }
 }
