@@ -13,7 +13,7 @@ use schemas::{Event, operation_key};
 
 use crate::rule::condition::{Detection, OperationName};
 use crate::rule::pattern::fold_text;
-use crate::rule::{Operator, Rule, RuleSet, known_spelling};
+use crate::rule::{Never, Operator, Rule, RuleSet, known_spelling};
 
 /// Least records of an operation that must lack a field before it is said that they all do.
 const RECORDS_WITHOUT_FIELD_MIN: usize = 100;
@@ -158,6 +158,7 @@ pub struct Sight {
 /// Why a rule does not see, or not all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
+    Never(Never),
     FeedMissing { feed: String, trouble: Option<String> },
     NotRecorded { operation: &'static str, feed: &'static str, records: u64, setting: Option<String> },
     NotOccurred { operations: Vec<String> },
@@ -173,6 +174,7 @@ const NAMED_MAX: usize = 4;
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Reason::Never(never) => never.fmt(f),
             Reason::FeedMissing { feed, trouble: None } => write!(f, "nothing of {feed} was collected"),
             Reason::FeedMissing { feed, trouble: Some(trouble) } => {
                 write!(f, "nothing of {feed} was collected: {trouble}")
@@ -263,6 +265,9 @@ fn of_members(needed: usize, sights: Vec<(&str, Sight)>) -> Sight {
 }
 
 fn of_detection(rule: &Rule, detection: &Detection, seen: &Seen) -> Sight {
+    if let Some(never) = detection.never() {
+        return Sight { state: State::Deaf, reasons: vec![Reason::Never(never)] };
+    }
     let feeds: BTreeSet<&str> = detection.logsource_workloads().iter().map(|workload| feed_of(workload)).collect();
     if !feeds.is_empty() && !feeds.iter().any(|feed| seen.has_feed(feed)) {
         let reasons = feeds.into_iter().map(|feed| missing(feed, seen)).collect();

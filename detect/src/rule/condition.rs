@@ -55,6 +55,8 @@ pub enum Occurs {
     Recorded,
     /// Neither Microsoft's schemas nor the records that harrier's authors have seen know it.
     Unheard,
+    /// It is one of another log, and the unified audit log has nothing like it.
+    Nowhere,
 }
 
 /// A Sigma filter as it bears on one rule.

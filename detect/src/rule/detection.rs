@@ -212,10 +212,11 @@ impl Scope<'_> {
     fn ask(&self, name: &str, translation: &Translation) {
         let means = match translation {
             Translation::Fields(means, _) => means.clone(),
-            _ => vec![name.to_owned()],
+            Translation::NoData | Translation::Implied => Vec::new(),
+            Translation::Own => vec![name.to_owned()],
         };
         let occurs = means.iter().map(|name| names::occurs(name)).min_by_key(|occurs| *occurs as u8);
-        let asked = Asked { name: name.to_owned(), means, occurs: occurs.unwrap_or(Occurs::Unheard) };
+        let asked = Asked { name: name.to_owned(), means, occurs: occurs.unwrap_or(Occurs::Nowhere) };
         let mut asks = self.asks.borrow_mut();
         if !asks.contains(&asked) {
             asks.push(asked);
@@ -316,7 +317,8 @@ fn values_fit(entry: &Entry, modifiers: &Modifiers, nodes: &[Node], problems: &m
 
 pub type Resolved = (Field, Option<schemas::FieldId>, Values);
 
-/// The field a name stands for, in the rule's dialect.
+/// The field a name stands for, in the rule's dialect. What the log has nothing like is a field that no record has: the
+/// rules of other logs load, and [`Detection::never`] says what comes of it.
 pub fn resolve(name: &str, place: Place, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option<Resolved> {
     if scope.in_member {
         return Some((Field { paths: vec![FieldPath::of_member(name)] }, None, Values::Same));
@@ -325,11 +327,7 @@ pub fn resolve(name: &str, place: Place, scope: &Scope<'_>, problems: &mut Probl
     let translation = scope.translate(name);
     scope.ask(name, &translation);
     match translation {
-        Translation::NoData | Translation::Implied => {
-            let message = format!("the unified audit log has nothing like '{name}': the rule could never match");
-            problems.add(Code::NoSuchData, place, message);
-            None
-        }
+        Translation::NoData | Translation::Implied => Some((Field { paths: Vec::new() }, None, Values::Same)),
         Translation::Fields(names, values) => {
             let paths = names.iter().map(|name| FieldPath::parse(name)).collect();
             let id = if let [one] = names.as_slice() { schemas::field::by_name(one) } else { None };

@@ -9,6 +9,7 @@ use schemas::operation_key;
 use super::condition::{Occurs, OperationName};
 use super::model::{Kind, Rule};
 use super::pattern::fold_text;
+use super::presence::Never;
 use super::report::distance;
 use super::set::RuleSet;
 
@@ -38,6 +39,10 @@ pub struct Note {
 pub enum NoteKind {
     /// Asked of every record, because it names no operation.
     AskedOfAll,
+    /// No record can match it: it is about another log.
+    NeverHolds(Never),
+    /// The log has nothing like the field: lines about it never hold, and the rule may without them.
+    NothingLike(String),
     /// No record is known to have the field.
     UnheardField(String),
     /// An operation that records write otherwise, and how.
@@ -59,6 +64,10 @@ impl fmt::Display for Note {
             NoteKind::AskedOfAll => {
                 f.write_str("names no Operation, so every record is compared with it: name one where it is known")
             }
+            NoteKind::NeverHolds(never) => write!(f, "never matches: {never}"),
+            NoteKind::NothingLike(name) => {
+                write!(f, "the unified audit log has nothing like '{name}': a line that asks for it never holds")
+            }
             NoteKind::UnheardField(name) => {
                 write!(f, "no record is known to have '{name}': is it spelt as records do?")
             }
@@ -79,15 +88,22 @@ pub fn notes(rules: &RuleSet) -> Vec<Note> {
 }
 
 fn of_rule(rule: &Rule) -> Vec<Note> {
+    let note = |kind| Note { file: rule.file.clone(), line: rule.line, rule: rule.name.clone(), kind };
     let mut kinds = Vec::new();
     match &rule.kind {
         Kind::Detection(detection) => {
+            if let Some(never) = detection.never() {
+                return vec![note(NoteKind::NeverHolds(never))];
+            }
             match detection.operations() {
                 None => kinds.push(NoteKind::AskedOfAll),
                 Some(names) => kinds.extend(names.iter().filter_map(misspelt)),
             }
-            let unheard = detection.asks.iter().filter(|asked| asked.occurs == Occurs::Unheard);
-            kinds.extend(unheard.map(|asked| NoteKind::UnheardField(asked.name.clone())));
+            kinds.extend(detection.asks.iter().filter_map(|asked| match asked.occurs {
+                Occurs::Nowhere => Some(NoteKind::NothingLike(asked.name.clone())),
+                Occurs::Unheard => Some(NoteKind::UnheardField(asked.name.clone())),
+                Occurs::Normalised | Occurs::Recorded => None,
+            }));
         }
         Kind::Correlation { .. } => {
             let missing = |name: &String| OFTEN_MISSING.iter().find(|(known, _)| known == name);
@@ -95,7 +111,6 @@ fn of_rule(rule: &Rule) -> Vec<Note> {
             kinds.extend(found.map(|(name, why)| NoteKind::KeyOftenMissing((*name).to_owned(), why)));
         }
     }
-    let note = |kind| Note { file: rule.file.clone(), line: rule.line, rule: rule.name.clone(), kind };
     kinds.into_iter().map(note).collect()
 }
 

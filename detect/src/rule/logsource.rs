@@ -14,6 +14,8 @@ pub struct Logsource {
     /// Only sign-ins, or no sign-ins.
     sign_ins: Option<bool>,
     pub(super) dialect: Dialect,
+    /// What it is called, if harrier has no records of it.
+    without_records: Option<&'static str>,
 }
 
 /// Whose field names the rule uses.
@@ -30,10 +32,14 @@ pub enum Dialect {
 const ENTRA: &[&str] = &["AzureActiveDirectory"];
 const ALERTS: &[&str] = &["SecurityComplianceCenter", "ThreatIntelligence", "ThreatManagement", "AirInvestigation"];
 
-/// Every logsource harrier has records for: product, service, and which records those are.
+/// Every logsource that rules for Microsoft 365 are written for: product, service, and which records those are. The last
+/// are logs of their own, which harrier does not collect: their rules load and never match.
 const SOURCES: &[(&str, Option<&str>, Logsource)] = {
     const fn of(workloads: &'static [&'static str], sign_ins: Option<bool>, dialect: Dialect) -> Logsource {
-        Logsource { workloads, sign_ins, dialect }
+        Logsource { workloads, sign_ins, dialect, without_records: None }
+    }
+    const fn without_records(name: &'static str) -> Logsource {
+        Logsource { workloads: &[], sign_ins: None, dialect: Dialect::Entra, without_records: Some(name) }
     }
     &[
         ("m365", None, of(&[], None, Dialect::Record)),
@@ -47,6 +53,9 @@ const SOURCES: &[(&str, Option<&str>, Logsource)] = {
         ("azure", None, of(ENTRA, None, Dialect::Entra)),
         ("azure", Some("auditlogs"), of(ENTRA, Some(false), Dialect::Entra)),
         ("azure", Some("signinlogs"), of(ENTRA, Some(true), Dialect::Entra)),
+        ("azure", Some("activitylogs"), without_records("azure/activitylogs")),
+        ("azure", Some("pim"), without_records("azure/pim")),
+        ("azure", Some("riskdetection"), without_records("azure/riskdetection")),
     ]
 };
 
@@ -61,12 +70,16 @@ impl Logsource {
     /// Whether the record is one of those.
     pub fn covers(&self, event: &Event) -> bool {
         let is_own = |workload: &str| self.workloads.iter().any(|own| own.eq_ignore_ascii_case(workload));
-        (self.workloads.is_empty() || is_own(event.text(field::WORKLOAD).unwrap_or_default()))
+        self.without_records.is_none()
+            && (self.workloads.is_empty() || is_own(event.text(field::WORKLOAD).unwrap_or_default()))
             && self.sign_ins.is_none_or(|expected| expected == is_sign_in(event))
     }
 
     /// What a record must be, in words; nothing where any record will do.
     pub fn wants(&self) -> Option<String> {
+        if let Some(name) = self.without_records {
+            return Some(format!("{name}, which harrier does not collect"));
+        }
         let sign_ins = self.sign_ins.map(|wanted| if wanted { "sign-ins only" } else { "no sign-ins" });
         let workloads = (!self.workloads.is_empty()).then(|| format!("Workload: {}", self.workloads.join(" or ")));
         match (workloads, sign_ins) {
@@ -80,11 +93,20 @@ impl Logsource {
         self.workloads
     }
 
+    /// What it is called, if harrier has no records of it.
+    pub(super) fn without_records(&self) -> Option<&'static str> {
+        self.without_records
+    }
+
     /// Whether every record of another one is one of these: where a filter speaks of this, it speaks of those.
     pub fn includes(&self, other: &Logsource) -> bool {
         let workloads = self.workloads.is_empty()
             || !other.workloads.is_empty() && other.workloads.iter().all(|name| self.workloads.contains(name));
-        workloads && (self.sign_ins.is_none() || self.sign_ins == other.sign_ins)
+        let sign_ins = self.sign_ins.is_none() || self.sign_ins == other.sign_ins;
+        match other.without_records {
+            Some(name) => self.without_records.map_or(sign_ins, |own| own == name),
+            None => self.without_records.is_none() && workloads && sign_ins,
+        }
     }
 
     /// Whether its rules use the record's own names.
@@ -140,8 +162,9 @@ impl Logsource {
         let name = service.as_ref().map(|(name, _)| name.as_str());
         let found = SOURCES.iter().find(|(own, service, _)| *own == product && *service == name);
         if found.is_none() {
-            let services: Vec<&str> =
-                SOURCES.iter().filter(|(own, ..)| *own == product).filter_map(|(_, service, _)| *service).collect();
+            let with_records =
+                SOURCES.iter().filter(|(own, _, source)| *own == product && source.without_records.is_none());
+            let services: Vec<&str> = with_records.filter_map(|(_, service, _)| *service).collect();
             let name = name.unwrap_or_default();
             let place = service.as_ref().map_or(node.place, |(_, at)| at.place);
             let message = format!("harrier has no records of {product}/{name}, only of {}", services.join(", "));

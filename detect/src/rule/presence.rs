@@ -5,10 +5,31 @@
 //! and the operation itself, are taken as they are. Fields that are there only when something is done with them (a
 //! parameter of a cmdlet, where a message is forwarded to) are left open as well: that nobody does it is no deafness.
 
+use std::fmt;
+
 use schemas::Event;
 
-use super::condition::{Condition, Detection};
+use super::condition::{Condition, Detection, Occurs};
 use super::predicate::{Field, Item, Scratch, Search, Subject};
+
+/// Why a detection never holds, whatever happens: it is about another log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Never {
+    /// harrier does not collect the log.
+    NotCollected(&'static str),
+    /// The unified audit log has nothing like these fields, in the rule's own names.
+    NothingLike(Vec<String>),
+}
+
+impl fmt::Display for Never {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Never::NotCollected(name) => write!(f, "harrier has no records of {name}"),
+            Never::NothingLike(names) => write!(f, "the unified audit log has nothing like {}", names.join(", ")),
+        }
+    }
+}
 
 /// What is possible for some values of the fields that are there.
 #[derive(Clone, Copy)]
@@ -39,6 +60,22 @@ impl Possible {
 }
 
 impl Detection {
+    /// Why it never holds; none if a record could make it hold.
+    pub fn never(&self) -> Option<Never> {
+        if let Some(name) = self.logsource.without_records() {
+            return Some(Never::NotCollected(name));
+        }
+        let nowhere = || self.asks.iter().filter(|asked| asked.occurs == Occurs::Nowhere);
+        nowhere().next()?;
+        let record = schemas::json::parse(b"{}").ok()?;
+        let nothing = Subject::Member(record.root());
+        // A field of no path is in no record.
+        let is_known = |item: &Item| item.field.as_ref().is_some_and(|field| field.paths.is_empty());
+        let search = &mut |index: usize| of_search(&self.searches[index], nothing, &is_known);
+        let never = !of_condition(&self.condition, search).to_hold;
+        never.then(|| Never::NothingLike(nowhere().map(|asked| asked.name.clone()).collect()))
+    }
+
     /// Whether a record with these fields and other values in them could be selected.
     pub(crate) fn could_select(&self, event: &Event) -> bool {
         let without_filters = self.logsource.covers(event) && self.possible(event).to_hold;
@@ -59,7 +96,9 @@ impl Detection {
     }
 
     fn possible(&self, event: &Event) -> Possible {
-        of_condition(&self.condition, &mut |index| of_search(&self.searches[index], Subject::Record(event)))
+        let subject = Subject::Record(event);
+        let is_known = |item: &Item| item.operations().is_some() || is_demanded(item) && !item.values(subject).1;
+        of_condition(&self.condition, &mut |index| of_search(&self.searches[index], subject, &is_known))
     }
 }
 
@@ -76,14 +115,14 @@ fn of_condition(condition: &Condition, search: &mut dyn FnMut(usize) -> Possible
     }
 }
 
-fn of_search(search: &Search, subject: Subject<'_>) -> Possible {
+/// `is_known`: whether a line holds for a record like this one whenever it holds for this one.
+fn of_search(search: &Search, subject: Subject<'_>, is_known: &dyn Fn(&Item) -> bool) -> Possible {
+    let of_part = |part| of_search(part, subject, is_known);
     match search {
-        Search::Item(item) => {
-            let is_known = item.operations().is_some() || is_demanded(item) && !item.values(subject).1;
-            if is_known { Possible::known(item.matches(subject, &mut Scratch::default())) } else { Possible::OPEN }
-        }
-        Search::All(parts) => Possible::all(parts.iter().map(|part| of_search(part, subject))),
-        Search::Any(parts) => Possible::at_least(1, parts.iter().map(|part| of_search(part, subject))),
+        Search::Item(item) if is_known(item) => Possible::known(item.matches(subject, &mut Scratch::default())),
+        Search::Item(_) => Possible::OPEN,
+        Search::All(parts) => Possible::all(parts.iter().map(of_part)),
+        Search::Any(parts) => Possible::at_least(1, parts.iter().map(of_part)),
         Search::Members(_) => Possible::OPEN,
     }
 }

@@ -50,8 +50,6 @@ codes! {
     Duplicate "duplicate" "the second one";
     UnknownLogsource "unknown_logsource" "no such records";
     UnknownField "unknown_field" "no such field";
-    /// The field exists where the rule comes from, and not in the records harrier reads.
-    NoSuchData "no_such_data" "harrier does not see this";
     UnknownModifier "unknown_modifier" "no such modifier";
     /// Modifiers that do not go together, or not with this value.
     InvalidModifier "invalid_modifier" "does not fit";

@@ -192,12 +192,11 @@ fn plain(
     let text = match target.values {
         Values::Same => text,
         Values::Operation => operation(&text, affix),
-        Values::Outcome => outcome(&text)?,
+        Values::Outcome => outcome(text),
         Values::Category => text.strip_suffix("Management").unwrap_or(&text).to_owned(),
+        // Records are written for raised alerts only, so anything else is what no record has.
         Values::Raised if text.eq_ignore_ascii_case("success") => "Alert*".to_owned(),
-        Values::Raised => {
-            return refused(Code::NoSuchData, "alert records are written for raised alerts only: 'success'");
-        }
+        Values::Raised => text,
     };
     let text = match target.field {
         // The field has no dash but '-', so a rule that copies Microsoft's spelling would never match.
@@ -243,11 +242,12 @@ fn operation(text: &str, affix: Affix) -> String {
     }
 }
 
-fn outcome(text: &str) -> Result<String, Refused> {
+/// An outcome as `outcome` has it. Of other words of the portals, such as `interrupted`, the log has nothing.
+fn outcome(text: String) -> String {
     match text.to_ascii_lowercase().as_str() {
-        "success" | "succeeded" => Ok("success".to_owned()),
-        "failure" | "failed" => Ok("failure".to_owned()),
-        _ => refused(Code::NoSuchData, "the unified audit log says success or failure here, and nothing else"),
+        "success" | "succeeded" => "success".to_owned(),
+        "failure" | "failed" => "failure".to_owned(),
+        _ => text,
     }
 }
 

@@ -60,7 +60,12 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
             for note in detect::rule::notes(&rules).iter().filter(|note| !pack(note)) {
                 writeln!(out, "note: {}", escape_controls(&note.to_string()))?;
             }
-            writeln!(out, "{} rules loaded, no problems", rules.rules().len())?;
+            let never = rules.rules().iter().filter(|rule| rule.detection().is_some_and(|one| one.never().is_some()));
+            let never = match never.count() {
+                0 => String::new(),
+                count => format!("; {count} can never match, being about another log"),
+            };
+            writeln!(out, "{} rules loaded, no problems{never}", rules.rules().len())?;
         }
         RulesAction::List => {
             for rule in rules.rules().iter().filter(|rule| rule.generates) {
