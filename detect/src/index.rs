@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ipnet::IpNet;
-use schemas::path::Scalar;
+use schemas::path::{AtTop, Scalar};
 use schemas::{Event, field};
 
 use crate::rule::condition::{Detection, OperationName};
@@ -212,9 +212,7 @@ impl Index {
         };
         let found = [written.map(|found| &found.written), key.map(|found| &found.key), Some(&places.any_operation)];
         found.into_iter().flatten().for_each(|bucket| bucket.ask(&mut probe));
-        probe.found.sort_unstable();
-        probe.found.dedup();
-        probe.found
+        probe.found.each_once()
     }
 }
 
@@ -229,17 +227,43 @@ fn is_key_when_folded(operation: &str) -> bool {
 /// One record that is asked about, and room for what is looked at, kept from one field to the next.
 struct Probe<'e> {
     event: &'e Event,
-    /// How many detections there are.
-    count: usize,
     values: Vec<Scalar<'e>>,
     folded: String,
-    found: Vec<usize>,
+    found: Found,
 }
 
 impl<'e> Probe<'e> {
     fn new(event: &'e Event, count: usize) -> Probe<'e> {
         let (values, folded) = (Vec::with_capacity(VALUES), String::with_capacity(VALUE_BYTES));
-        Probe { event, count, values, folded, found: Vec::new() }
+        Probe { event, values, folded, found: Found { positions: Vec::new(), count } }
+    }
+}
+
+/// The detections that a record may make hold. A record may say the same text a million times: they are no more than twice
+/// as many as there are.
+struct Found {
+    positions: Vec<usize>,
+    /// How many detections there are.
+    count: usize,
+}
+
+impl Found {
+    #[inline]
+    fn add(&mut self, positions: &[usize]) {
+        self.positions.extend_from_slice(positions);
+        if self.positions.len() > 2 * self.count {
+            self.sort();
+        }
+    }
+
+    fn sort(&mut self) {
+        self.positions.sort_unstable();
+        self.positions.dedup();
+    }
+
+    fn each_once(mut self) -> Vec<usize> {
+        self.sort();
+        self.positions
     }
 }
 
@@ -269,58 +293,68 @@ impl Bucket {
 
     /// Adds its candidates.
     fn ask(&self, probe: &mut Probe<'_>) {
-        probe.found.extend(&self.always);
+        probe.found.add(&self.always);
         self.fields.iter().for_each(|field| field.ask(probe));
     }
 }
 
 impl FieldNeedles {
     fn ask(&self, probe: &mut Probe<'_>) {
-        match self.field.text_at_top(probe.event) {
-            Some(None) => {}
-            Some(Some(text)) => self.ask_text(text, &mut probe.folded, &mut probe.found),
-            None => self.ask_all(probe),
+        match self.field.at_top(probe.event) {
+            AtTop::Nothing => {}
+            AtTop::Text(text) => self.ask_text(text, &mut probe.folded, &mut probe.found),
+            AtTop::Other => self.ask_all(probe),
         }
     }
 
     fn ask_all(&self, probe: &mut Probe<'_>) {
-        let Probe { event, count, values, folded, found } = probe;
+        let Probe { event, values, folded, found } = probe;
         values.clear();
         self.field.select(Subject::Record(event), values);
         for value in values.iter().filter(|value| **value != Scalar::Null) {
             match value {
                 Scalar::Text(text) => self.ask_text(text, folded, found),
-                // No address.
+                // Addresses are texts, so this is in no network.
                 other => {
-                    found.extend(&self.value);
+                    found.add(&self.value);
                     self.look_for_texts(&other.to_text(), folded, found);
                 }
-            }
-            // A record with a hundred thousand values may find the same ones each time.
-            if found.len() > 2 * *count {
-                found.sort_unstable();
-                found.dedup();
             }
         }
     }
 
-    fn ask_text(&self, text: &str, folded: &mut String, found: &mut Vec<usize>) {
-        found.extend(&self.value);
-        self.networks.each(text, |detections| found.extend(detections));
+    fn ask_text(&self, text: &str, folded: &mut String, found: &mut Found) {
+        found.add(&self.value);
+        self.networks.each(text, |detections| found.add(detections));
         self.look_for_texts(text, folded, found);
     }
 
-    fn look_for_texts(&self, text: &str, folded: &mut String, found: &mut Vec<usize>) {
+    fn look_for_texts(&self, text: &str, folded: &mut String, found: &mut Found) {
         if self.texts.is_empty() && self.beginnings.is_empty() {
             return;
         }
         let search = self.search.get_or_init(|| Search::new(&self.beginnings, &self.texts));
-        let found = |detections: &[usize]| found.extend(detections);
+        let found = |detections: &[usize]| found.add(detections);
         if self.texts.is_empty() && text.is_ascii() {
             return search.each_beginning(text, found);
         }
         folded.clear();
         fold_into(text, folded);
         search.each(folded, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_again_and_again_takes_no_more_room() {
+        let mut found = Found { positions: Vec::new(), count: 3 };
+        for _ in 0..100_000 {
+            found.add(&[2, 0]);
+        }
+        assert!(found.positions.capacity() < 20);
+        assert_eq!(found.each_once(), [0, 2]);
     }
 }

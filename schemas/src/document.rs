@@ -107,7 +107,9 @@ struct Span {
 impl Document {
     /// Parses one JSON value and nothing after it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Document, serde_json::Error> {
-        scan::read(bytes).map_or_else(|| plain::read(bytes), Ok)
+        let mut document = scan::read(bytes).map_or_else(|| plain::read(bytes), Ok)?;
+        document.order_many_keys();
+        Ok(document)
     }
 
     /// The whole value.
@@ -124,18 +126,37 @@ impl Document {
         self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 
+    fn key_of(&self, slot: u32) -> &[u8] {
+        let key = self.slots.get(slot as usize).map(|slot| slot.key).unwrap_or_default();
+        self.text.as_bytes().get(key.start as usize..key.end as usize).unwrap_or_default()
+    }
+
+    fn order_many_keys(&mut self) {
+        if self.outermost.members.len() <= keys::HASHED_KEYS_MAX {
+            return;
+        }
+        let counts = |slot: &u32| self.slots.get(*slot as usize).is_some_and(|slot| !slot.replaced);
+        let mut by_name: Vec<u32> = self.outermost.members.iter().copied().filter(counts).collect();
+        by_name.sort_unstable_by_key(|slot| self.key_of(*slot));
+        self.outermost.by_name = by_name;
+    }
+
     /// The member of the outermost object under a key.
     fn outermost(&self, key: &str, hash: u32) -> Option<Node<'_>> {
         if !self.outermost.seen.has(hash) {
             return None;
         }
+        let by_name = &self.outermost.by_name;
+        if !by_name.is_empty() {
+            let found = by_name.binary_search_by_key(&key.as_bytes(), |slot| self.key_of(*slot)).ok()?;
+            return Some(Node { document: self, at: *by_name.get(found)? as usize });
+        }
         let mut known = self.outermost.hashes.as_slice();
         // From the end, because of equal keys the last one counts.
         while let Some(place) = keys::last(known, hash) {
-            let at = *self.outermost.members.get(place)? as usize;
-            let Span { start, end } = self.slots.get(at)?.key;
-            if self.text.as_bytes().get(start as usize..end as usize) == Some(key.as_bytes()) {
-                return Some(Node { document: self, at });
+            let slot = *self.outermost.members.get(place)?;
+            if self.key_of(slot) == key.as_bytes() {
+                return Some(Node { document: self, at: slot as usize });
             }
             known = &known[..place];
         }
@@ -177,20 +198,18 @@ impl<'d> Node<'d> {
         self.at == 0 && self.document.slots.first().is_some_and(|slot| slot.kind == Kind::Object)
     }
 
-    /// The value under a key of the outermost object, which must be this one, by the key and its [`key_hash`].
+    /// The value under a key of this one, if it is the outermost object, by the key and its [`key_hash`].
     pub(crate) fn get_outermost(self, key: &str, hash: u32) -> Option<Node<'d>> {
-        self.document.outermost(key, hash)
+        if self.at == 0 { self.document.outermost(key, hash) } else { None }
     }
 
     pub fn as_str(self) -> Option<&'d str> {
-        match self.view() {
-            View::Text(text) => Some(text),
-            _ => None,
-        }
+        let slot = self.document.slots.get(self.at).filter(|slot| slot.kind == Kind::Text)?;
+        Some(self.document.text(slot.value))
     }
 
     pub fn is_object(self) -> bool {
-        matches!(self.view(), View::Object(_))
+        self.document.slots.get(self.at).is_some_and(|slot| slot.kind == Kind::Object)
     }
 
     /// The same as a tree, for those who want to own it.

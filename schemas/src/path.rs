@@ -39,6 +39,15 @@ pub enum Scalar<'a> {
     Text(Cow<'a, str>),
 }
 
+/// What a path selects at the top of a record: most are one key that has a text there, or is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtTop<'a> {
+    Nothing,
+    Text(&'a str),
+    /// It is another path, or another value: [`Path::select`] says which.
+    Other,
+}
+
 impl<'a> Scalar<'a> {
     /// The value of a node that is one value; none for lists and objects.
     pub(crate) fn of(node: Node<'a>) -> Option<Scalar<'a>> {
@@ -249,17 +258,16 @@ impl Path {
         }
     }
 
-    /// What it selects, where it is one key at the top of the record and that has a text or is not there: most are that, and
-    /// it costs a fraction of [`Path::select`], which must be asked where this says nothing.
-    pub fn text_at_top<'a>(&self, record: Node<'a>) -> Option<Option<&'a str>> {
-        let Target::Record { text, hashes, selectors, .. } = &self.0 else { return None };
-        let [hash] = hashes.as_slice() else { return None };
+    /// What it selects, where that is seen at once. It costs a fraction of [`Path::select`].
+    pub fn at_top<'a>(&self, record: Node<'a>) -> AtTop<'a> {
+        let Target::Record { text, hashes, selectors, .. } = &self.0 else { return AtTop::Other };
+        let [hash] = hashes.as_slice() else { return AtTop::Other };
         if !selectors.is_empty() || !record.is_outermost_object() {
-            return None;
+            return AtTop::Other;
         }
         match record.get_outermost(text, *hash) {
-            Some(found) => found.as_str().map(Some),
-            None => Some(None),
+            Some(found) => found.as_str().map_or(AtTop::Other, AtTop::Text),
+            None => AtTop::Nothing,
         }
     }
 
@@ -533,9 +541,11 @@ mod tests {
         let mut out = Vec::new();
         let parsed = Path::parse(path);
         let present = parsed.select_record(record.root(), &mut out);
-        if let Some(text) = parsed.text_at_top(record.root()) {
-            let text: Vec<Scalar<'_>> = text.into_iter().map(|text| Scalar::Text(Cow::Borrowed(text))).collect();
-            assert_eq!((text.is_empty(), text), (!present, out.clone()), "{path}");
+        let text = |text| vec![Scalar::Text(Cow::Borrowed(text))];
+        match parsed.at_top(record.root()) {
+            AtTop::Nothing => assert_eq!((present, &out), (false, &Vec::new()), "{path}"),
+            AtTop::Text(found) => assert_eq!((present, &out), (true, &text(found)), "{path}"),
+            AtTop::Other => {}
         }
         present.then(|| out.iter().map(|scalar| scalar.to_text().into_owned()).collect())
     }
@@ -543,7 +553,7 @@ mod tests {
     #[test]
     fn values_are_found_by_name_wherever_microsoft_puts_them() {
         let record = r#"{
-            "Operation": "x",
+            "Operation": 1, "Operation": "x", "Twice": "y", "Twice": null, "Empty": "",
             "a.b": 1, "a": {"b": 2, "c": [{"d": 3}, {"d": [4, 5]}, {}]},
             "Parameters": [{"Name": "ForwardTo", "Value": "a@b"}, {"Name": "Bare"}, {"Name": "ForwardTo", "Value": "c@d"}],
             "ModifiedProperties": [{"Name": "Role.DisplayName", "NewValue": "[\r\n  \"Admin\"\r\n]", "OldValue": "\"None\""}, "Subject"],
@@ -554,6 +564,8 @@ mod tests {
         }"#;
         for (path, expected) in [
             ("Operation", Some(vec!["x"])),
+            ("Twice", Some(vec![""])),
+            ("Empty", Some(vec![""])),
             ("a.b", Some(vec!["1"])),
             ("a.c.d", Some(vec!["3", "4", "5"])),
             ("a.zz", None),

@@ -48,9 +48,7 @@ impl Measuring {
     pub fn take_in(&mut self, event: &Event) {
         let mut probe = Probe::new(event, self.seen.len());
         self.bucket.ask(&mut probe);
-        probe.found.sort_unstable();
-        probe.found.dedup();
-        probe.found.into_iter().for_each(|number| self.seen[number] += 1);
+        probe.found.each_once().into_iter().for_each(|number| self.seen[number] += 1);
         self.samples += 1;
     }
 

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use schemas::Event;
 use schemas::document::{Node, View};
 use schemas::field::{self, FieldId};
-use schemas::path::{Path, Scalar, for_each_leaf};
+use schemas::path::{AtTop, Path, Scalar, for_each_leaf};
 
 use super::condition::{OperationName, union};
 use super::lint::OFTEN_MISSING;
@@ -139,11 +139,11 @@ impl Field {
         })
     }
 
-    /// Its only value, if that is a text, or that it has none: [`Path::text_at_top`].
-    pub fn text_at_top<'a>(&self, event: &'a Event) -> Option<Option<&'a str>> {
+    /// What it selects, where that is seen at once.
+    pub fn at_top<'a>(&self, event: &'a Event) -> AtTop<'a> {
         match self.paths.as_slice() {
-            [path] => path.path.text_at_top(event.record()),
-            _ => None,
+            [path] => path.path.at_top(event.record()),
+            _ => AtTop::Other,
         }
     }
 
@@ -417,10 +417,13 @@ fn moment(text: &str) -> Option<DateTime<Utc>> {
 
 /// An address as records write it: with a port, in brackets, IPv4 in an IPv6 form.
 pub fn address(text: &str) -> Option<IpAddr> {
-    // Most stand for themselves.
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(address.to_canonical());
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.to_canonical()),
+        Err(_) => address_inside(text),
     }
+}
+
+fn address_inside(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = match text.strip_prefix('[') {
         Some(inner) => inner.split(']').next().unwrap_or_default(),
@@ -555,6 +558,20 @@ impl Search {
             Search::All(parts) => parts.iter().all(|part| part.matches(subject, scratch)),
             Search::Any(parts) => parts.iter().any(|part| part.matches(subject, scratch)),
             Search::Members(members) => members.matches(subject),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn an_address_that_stands_for_itself_is_the_same_as_one_that_is_looked_for(
+            text in "(\\[|::ffff:)?([0-9]{1,3}(\\.[0-9]{1,3}){3}|[0-9a-f]{0,4}(:[0-9a-f]{0,4}){1,7})(%[0-9]|\\]|:[0-9]{1,5}| )?"
+        ) {
+            proptest::prop_assert_eq!(address(&text), address_inside(&text));
         }
     }
 }

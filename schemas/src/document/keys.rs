@@ -1,8 +1,9 @@
 //! The keys of an object that has been read: whether one stands twice, and what the outermost object has.
 //!
-//! A key is compared with those before it only where one of them has the same bit of a hash, of its ends and its length.
-//! Who writes keys that share it, or very many, would gain comparisons: from so many keys on they are kept in a table
-//! whose hashes nobody can foresee.
+//! A quick hash says of most keys at once that they are new: of few keys the hashes themselves are compared, of many one bit
+//! for each. Only where that does not tell them apart is their text. Who writes keys that share a hash, which is easy, would gain comparisons:
+//! so what stands twice among many is found by a table whose hashes nobody can foresee, and one of many is looked up in an
+//! order.
 
 use std::collections::HashMap;
 
@@ -12,6 +13,9 @@ use super::{OBJECT_KEYS_MAX, Slot, Span};
 
 /// Keys of one object up to which a new one is looked for among those before it: so few cost less than the table.
 pub(super) const COMPARED_KEYS_MAX: usize = 64;
+
+/// Keys of the outermost object up to which one is looked up by its hash alone: so many may share it.
+pub(super) const HASHED_KEYS_MAX: usize = 256;
 
 /// About how many keys the outermost object has: so that most records ask for memory once.
 const KEYS: usize = 48;
@@ -26,7 +30,7 @@ pub(super) fn hash(key: &[u8]) -> u32 {
             _ => (key.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0),
         },
     };
-    // Odd numbers of no meaning: what they are multiplied with ends up in the bits on top.
+    // An odd number of no meaning: what is multiplied with it ends up in the bits on top.
     let mixed = (first ^ last.rotate_left(23) ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as u32
 }
@@ -73,11 +77,13 @@ pub(super) struct Keys {
     /// The hash of each, and apart from them the slot of the value of each: empty where nobody asked for them.
     pub hashes: Vec<u32>,
     pub members: Vec<u32>,
+    /// Where there are many: the slots of those that count, in the order of their keys.
+    pub by_name: Vec<u32>,
 }
 
 /// Looks through the keys of an object of which everything has been read, and nothing after it. Values whose key stands
 /// there again are said to be replaced. Returns the keys, with their hashes if `KEPT`, and the slot of the first that was
-/// there before; none if there are too many.
+/// there before, if one was. None if there are more keys than an object may have.
 #[inline(never)]
 pub(super) fn look_through<const KEPT: bool>(
     text: &str,
@@ -102,9 +108,12 @@ pub(super) fn look_through<const KEPT: bool>(
             members.push(at as u32);
         }
         count += 1;
+        if count > OBJECT_KEYS_MAX {
+            return None;
+        }
         at = end;
     }
-    (count <= OBJECT_KEYS_MAX).then_some((Keys { seen, hashes, members }, again))
+    Some((Keys { seen, hashes, members, by_name: Vec::new() }, again))
 }
 
 /// The keys of an object before the one that is looked at.
@@ -115,7 +124,7 @@ struct Before<'t> {
 }
 
 impl<'t> Before<'t> {
-    /// Whether all keys must be told from now on.
+    /// Whether there is a table, into which every key must be put from then on.
     fn is_used(&self) -> bool {
         self.table.is_some()
     }

@@ -21,8 +21,8 @@ const BYTES_MAX: usize = 1 << 30;
 const BLOCK: usize = 64;
 const BLOCKS: usize = 64;
 
-/// About how many bytes of a record there are to a value and to a byte of strings with escapes: so that most
-/// records ask for memory once.
+/// About how many bytes of a record there are to a value, so that most records ask for memory once; and to a byte of what
+/// is written out of strings with escapes.
 const BYTES_A_SLOT: usize = 16;
 const BYTES_A_WRITTEN_OUT: usize = 8;
 

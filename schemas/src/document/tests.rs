@@ -64,6 +64,11 @@ fn both_read_the_same(bytes: &[u8]) {
         (Some(scanned), Ok(plain)) => {
             assert_eq!(scanned.repeated_key, plain.repeated_key, "{text:?}");
             assert_eq!(scanned.root().to_json(), plain.root().to_json(), "{text:?}");
+            let slots = |document: &Document| -> Vec<(Kind, u32, bool)> {
+                document.slots.iter().map(|slot| (slot.kind, slot.end, slot.replaced)).collect()
+            };
+            assert_eq!(slots(&scanned), slots(&plain), "{text:?}");
+            assert_eq!(scanned.outermost.hashes, plain.outermost.hashes, "{text:?}");
             same_members(scanned.root(), plain.root());
         }
         (Some(_), Err(error)) => panic!("only the scan takes {text:?}: {error}"),
@@ -147,9 +152,31 @@ fn what_parsers_disagree_about_is_read_alike() {
 }
 
 #[test]
-fn too_many_keys_are_refused_before_they_cost() {
-    let keys: String = (0..=OBJECT_KEYS_MAX).map(|number| format!("\"{number}\":0,")).collect();
+fn too_many_keys_are_refused() {
+    let keys: String = (0..OBJECT_KEYS_MAX).map(|number| format!("\"{number}\":0,")).collect();
+    assert!(Document::parse(format!("{{{}}}", keys.trim_end_matches(',')).as_bytes()).is_ok());
     assert!(Document::parse(format!("{{{keys}\"z\":0}}").as_bytes()).is_err());
+    // Those of two objects are none of one.
+    assert!(Document::parse(format!("{{{keys}\"z\":{{\"z\":0}}}}").as_bytes()).is_err());
+    assert!(Document::parse(format!("[{{{}}},{{\"z\":0}}]", keys.trim_end_matches(',')).as_bytes()).is_ok());
+}
+
+/// One of very many keys is found by its name, of equal ones the last, also where they all share a hash.
+#[test]
+fn one_of_many_keys_is_found_by_its_name() {
+    let key = |number: usize| format!("begins__{number:06}__ending");
+    let members: String = (0..20_000).map(|number| format!("\"{}\":{number},", key(number))).collect();
+    let document = parse(&format!("{{\"Operation\":1,{members}\"{}\":true,\"last\":null}}", key(7)));
+    assert_eq!(document.outermost.by_name.len(), 20_002);
+    let found = |key: &str| document.root().get(key).map(Node::to_json);
+    for number in (0..20_000).filter(|number| *number != 7) {
+        assert_eq!(found(&key(number)), Some(json!(number)));
+    }
+    assert_eq!(
+        (found(&key(7)), found("Operation"), found("last")),
+        (Some(json!(true)), Some(json!(1)), Some(json!(null)))
+    );
+    assert_eq!(found(&key(20_000)), None);
 }
 
 /// Marks are made a block at a time: a string may end, or need a closer look, at every place of one.
