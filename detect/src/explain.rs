@@ -163,7 +163,7 @@ impl Page<'_> {
             self.events.iter().filter(|event| detection.matches(event, &mut Default::default())).collect();
         let rules = self.matcher.rules().clone();
         for id in BTreeSet::from([&rule.id, &self.rule.id]) {
-            for exception in rules.exceptions(id) {
+            for (_, exception) in rules.exceptions_of(id) {
                 let taken = selected.iter().filter(|event| exception.excludes(event)).count();
                 if taken > 0 {
                     let text = format!("an exception of {} takes away {taken}: {}", exception.owner, exception.reason);
@@ -183,7 +183,7 @@ impl Page<'_> {
         let mut keyless = 0;
         for event in self.events {
             let mut out = Vec::new();
-            keyless += usize::from(self.matcher.naive(event, &mut out).contains(&self.rule.id));
+            keyless += usize::from(self.matcher.naive(event, &mut out).dropped.contains(&self.rule.id));
             for message in out {
                 if let MatchMessage::Match(matched) = message
                     && matched.rule_id == self.rule.id

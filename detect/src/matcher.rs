@@ -69,6 +69,15 @@ struct Parts {
     learn_from: Vec<usize>,
 }
 
+/// What of a record does not count, and why.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Ids of the correlations for which it counts nothing: it has no value for their group key, or none to compare.
+    pub dropped: Vec<String>,
+    /// The exceptions that took it from a rule: their numbers, see [`RuleSet::exceptions`].
+    pub excepted: Vec<usize>,
+}
+
 /// Which detections hold for one record: their positions, in order. Most records have none, which costs nothing.
 struct Selected(Vec<usize>);
 
@@ -142,9 +151,8 @@ impl Matcher {
         &self.rules
     }
 
-    /// Appends what the rules make of a record, in epoch 0: only the log knows which it is. Returns the ids of the correlations for which it counts nothing because
-    /// it has no value for their group key, or none to compare.
-    pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
+    /// Appends what the rules make of a record, in epoch 0: only the log knows which it is.
+    pub fn matches(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Aside {
         let selected = self.selected(event, self.index.candidates(event).into_iter());
         let mut rules = self.observers.clone();
         rules.extend(selected.0.iter().flat_map(|position| &self.users[*position]));
@@ -167,7 +175,7 @@ impl Matcher {
     }
 
     /// The same, asking every rule: the meaning of [`Matcher::matches`], for comparing.
-    pub fn naive(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Vec<String> {
+    pub fn naive(&self, event: &Event, out: &mut Vec<MatchMessage>) -> Aside {
         let selected = self.selected(event, 0..self.detections.len());
         self.judge(event, &selected, 0..self.parts.len(), out)
     }
@@ -178,14 +186,14 @@ impl Matcher {
         selected: &Selected,
         rules: impl Iterator<Item = usize>,
         out: &mut Vec<MatchMessage>,
-    ) -> Vec<String> {
-        let mut dropped = Vec::new();
+    ) -> Aside {
+        let mut aside = Aside::default();
         for (rule, parts) in rules.map(|at| (&self.rules.rules()[at], &self.parts[at])) {
             if rule.outside.is_some() && rule.generates {
                 self.observe_owner(rule, event, out);
             }
             // An exception takes triggers away, never what a baseline learns: what is known stays known.
-            let triggers = selected.any(&parts.members) && !self.is_excluded(rule, event);
+            let triggers = selected.any(&parts.members) && !self.is_excepted(&rule.id, event, &mut aside);
             match &rule.kind {
                 Kind::Detection(_) if triggers && rule.generates => self.by_itself(rule, event, out),
                 Kind::Detection(_) => {}
@@ -193,9 +201,10 @@ impl Matcher {
                 Kind::Correlation { .. } if !rule.generates => {}
                 Kind::Correlation { members, .. } => {
                     for (member, position) in members.iter().zip(&parts.members) {
-                        let counts = triggers && selected.holds(*position) && self.counts(*position, member, event);
+                        let counts =
+                            triggers && selected.holds(*position) && self.counts(*position, member, event, &mut aside);
                         if counts && !self.emit(rule, member, event, out) {
-                            dropped.push(rule.id.clone());
+                            aside.dropped.push(rule.id.clone());
                         }
                     }
                     if selected.any(&parts.learn_from) {
@@ -204,8 +213,10 @@ impl Matcher {
                 }
             }
         }
-        dropped.dedup();
-        dropped
+        aside.dropped.dedup();
+        aside.excepted.sort_unstable();
+        aside.excepted.dedup();
+        aside
     }
 
     /// The detections whose conditions hold, before exceptions and domains. The candidates come in order.
@@ -219,19 +230,17 @@ impl Matcher {
 
     /// Whether a detection that holds counts for a correlation. Where no domains are configured every domain counts as
     /// outside: a window cannot be taken back, and unknown is never taken for inside.
-    fn counts(&self, position: usize, member: &Member, event: &Event) -> bool {
+    fn counts(&self, position: usize, member: &Member, event: &Event, aside: &mut Aside) -> bool {
         let rule = &self.detections[position];
-        let on_the_way = member.through.iter().chain([&rule.id]);
-        !on_the_way.into_iter().any(|id| self.excludes(id, event))
+        let mut on_the_way = member.through.iter().chain([&rule.id]);
+        !on_the_way.any(|id| self.is_excepted(id, event, aside))
             && !matches!(self.outside(rule, event), Outside::Nothing)
     }
 
-    fn is_excluded(&self, rule: &Rule, event: &Event) -> bool {
-        self.excludes(&rule.id, event)
-    }
-
-    fn excludes(&self, rule_id: &str, event: &Event) -> bool {
-        self.rules.exceptions(rule_id).iter().any(|exception| exception.excludes(event))
+    fn is_excepted(&self, rule_id: &str, event: &Event, aside: &mut Aside) -> bool {
+        let found = self.rules.exceptions_of(rule_id).find(|(_, exception)| exception.excludes(event));
+        aside.excepted.extend(found.map(|(number, _)| number));
+        found.is_some()
     }
 
     /// Whether a rule with `x-outside` leaves out a record, because no domain that it names is outside.

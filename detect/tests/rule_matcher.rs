@@ -39,7 +39,7 @@ fn run(rules: &RuleSet, domains: &[&str], record: &str) -> (Vec<Match>, Vec<Obse
     let domains = domains.iter().map(|domain| (*domain).to_owned()).collect();
     let matcher = Matcher::new(rules.clone(), BTreeMap::from([("t1".parse().unwrap(), domains)]));
     let mut out = Vec::new();
-    let dropped = matcher.matches(&event(record), &mut out);
+    let dropped = matcher.matches(&event(record), &mut out).dropped;
     let (mut matches, mut observations) = (Vec::new(), Vec::new());
     for message in out {
         match message {

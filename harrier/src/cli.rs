@@ -456,6 +456,8 @@ pub enum RulesAction {
     /// What each rule can see of a tenant: live, unheard (its operations have not occurred), cold (still learning) or
     /// deaf (what it needs is missing), and which mailboxes are not audited. From the archive alone.
     Coverage(RulesCoverage),
+    /// What the tuning file excepts: by whom, why, until when, and how many records each exception took from its rule.
+    Exceptions(RulesExceptions),
     /// A JSON Schema of rule files, for editors that complete and check while a rule is written.
     Schema,
     /// Put these rules in force for every detector of the log, also if they were replaced before.
@@ -505,6 +507,22 @@ pub struct RulesCoverage {
     /// A layer for the ATT&CK Navigator instead: for each technique the rules that can see it, of one tenant.
     #[arg(long, conflicts_with_all = ["all", "json"])]
     pub layer: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesExceptions {
+    /// Records from here on: RFC 3339, or so long ago, such as 30d [default: 30 days before the end].
+    #[arg(long, value_parser = moment)]
+    pub since: Option<DateTime<Utc>>,
+    /// Up to here [default: now].
+    #[arg(long, value_parser = moment)]
+    pub until: Option<DateTime<Utc>>,
+    /// Only this tenant.
+    #[arg(long)]
+    pub tenant: Option<Tenant>,
+    /// Every exception as a line of JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

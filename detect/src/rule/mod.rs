@@ -41,6 +41,7 @@ pub(crate) use lint::known_spelling;
 pub use lint::{Note, NoteKind, notes};
 pub use model::{Kind, Member, Operator, Rule};
 pub use modifier::MODIFIERS;
+pub use predicate::Written;
 pub use presence::Never;
 pub use report::{Code, Report, RuleErrors, nearest};
 pub use schema::schema;

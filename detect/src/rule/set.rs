@@ -29,7 +29,7 @@ pub struct Source {
 #[derive(Clone, Debug, Default)]
 pub struct RuleSet {
     rules: Arc<[Arc<Rule>]>,
-    exceptions: Arc<HashMap<String, Vec<Exception>>>,
+    exceptions: Arc<Exceptions>,
 }
 
 impl RuleSet {
@@ -66,10 +66,24 @@ impl RuleSet {
         self.rules.iter().find(|rule| rule.id == name || rule.name == name)
     }
 
-    /// The exceptions of a rule, by its id.
-    pub fn exceptions(&self, rule_id: &str) -> &[Exception] {
-        self.exceptions.get(rule_id).map_or(&[], Vec::as_slice)
+    /// All exceptions, in the order of the tuning file. One is known by its number here.
+    pub fn exceptions(&self) -> &[Exception] {
+        &self.exceptions.all
     }
+
+    /// The exceptions of a rule, by its id, with their numbers.
+    pub fn exceptions_of(&self, rule_id: &str) -> impl Iterator<Item = (usize, &Exception)> {
+        let numbers = self.exceptions.by_rule.get(rule_id).map_or(&[][..], Vec::as_slice);
+        numbers.iter().filter_map(|number| Some((*number, self.exceptions.all.get(*number)?)))
+    }
+}
+
+/// What the operator has agreed to.
+#[derive(Debug, Default)]
+struct Exceptions {
+    all: Vec<Exception>,
+    /// Numbers of the above, by the id of their rule.
+    by_rule: HashMap<String, Vec<usize>>,
 }
 
 /// Every document of every file, and the ids and names of those that are no rules: who refers to one of them is not to
@@ -135,8 +149,8 @@ fn read(sources: &[Source], tuning: &Tuning, errors: &mut RuleErrors) -> (Vec<Do
     (documents, unread)
 }
 
-/// Applies the tuning; gives the exceptions by rule id.
-fn apply(tuning: &Tuning, rules: &mut Vec<Rule>, errors: &mut RuleErrors) -> HashMap<String, Vec<Exception>> {
+/// Applies the tuning; gives its exceptions.
+fn apply(tuning: &Tuning, rules: &mut Vec<Rule>, errors: &mut RuleErrors) -> Exceptions {
     let broken = !errors.is_empty();
     let mut problems = Problems::new(&tuning.file, &tuning.text, errors);
     let mut find = |rules: &[Rule], name: &str, place| -> Option<usize> {
@@ -154,10 +168,10 @@ fn apply(tuning: &Tuning, rules: &mut Vec<Rule>, errors: &mut RuleErrors) -> Has
             rules[position].level = *level;
         }
     }
-    let mut exceptions: HashMap<String, Vec<Exception>> = HashMap::new();
-    for exception in &tuning.exceptions {
+    let mut exceptions = Exceptions { all: tuning.exceptions.clone(), ..Exceptions::default() };
+    for (number, exception) in tuning.exceptions.iter().enumerate() {
         if let Some(position) = find(rules, &exception.rule, exception.place) {
-            exceptions.entry(rules[position].id.clone()).or_default().push(exception.clone());
+            exceptions.by_rule.entry(rules[position].id.clone()).or_default().push(number);
         }
     }
     let off: Vec<usize> = tuning.disable.iter().filter_map(|(name, place)| find(rules, name, *place)).collect();

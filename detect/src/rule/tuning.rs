@@ -58,6 +58,16 @@ pub struct Exception {
 }
 
 impl Exception {
+    /// The line of the tuning file that it stands in.
+    pub fn line(&self) -> usize {
+        self.place.line
+    }
+
+    /// What it asks of a record.
+    pub fn written(&self) -> &Written {
+        &self.item.written
+    }
+
     /// Whether the rule must not see the record.
     pub fn excludes(&self, event: &Event) -> bool {
         self.expires.is_none_or(|last| event.time().date_naive() <= last)

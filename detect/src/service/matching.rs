@@ -24,6 +24,7 @@ use super::retiring::Retiring;
 use super::rule_books::{Compiler, Follower};
 use super::sighted::{self, Sighted};
 use crate::admit::Admit;
+use crate::matcher::Aside;
 use crate::rule::Kind;
 
 pub(super) struct MatchWorker {
@@ -239,8 +240,12 @@ impl Pass {
         // A step begins only where a set is in force.
         let Some(in_force) = self.follower.in_force() else { return true };
         let mut found = Vec::new();
-        for rule_id in in_force.matcher.matches(event, &mut found) {
+        let Aside { dropped, excepted } = in_force.matcher.matches(event, &mut found);
+        for rule_id in dropped {
             self.metrics.engine.group_key_missing.with([&rule_id]).inc();
+        }
+        for exception in excepted.into_iter().filter_map(|number| in_force.matcher.rules().exceptions().get(number)) {
+            self.metrics.engine.records_excepted.with([&exception.rule]).inc();
         }
         for mut message in found {
             match &mut message {

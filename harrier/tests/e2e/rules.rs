@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::binary::{Harrier, until};
@@ -189,6 +190,58 @@ fn rule_files_that_change_are_taken_up_and_broken_ones_are_refused() {
     assert_eq!(ran.code, Some(0), "{ran}");
     assert!(within(&|| epoch() == 4.0), "{}", service.stderr());
     assert_eq!(service.terminate(), Some(0));
+}
+
+/// An exception is asked for again: what it takes from its rule is no finding, and is counted.
+#[test]
+fn what_exceptions_take_is_counted() {
+    let harrier = Harrier::new();
+    let tuning = |users: &str, expires: &str| {
+        format!(
+            "[[exception]]\nrule = \"inbox_rule_forwards_outside\"\nfield = \"user_id\"\nvalue = \"{users}\"\n\
+             owner = \"ana\"\nreason = \"agreed, \\u001b[2J ticket 4711\"\nexpires = \"{expires}\"\n"
+        )
+    };
+    let now = Utc::now();
+    let (today, last) = (now.format("%F"), (now - TimeDelta::days(3)).format("%F"));
+    let both = tuning("user[12]@*", "2020-01-31")
+        + &tuning("user1@*", &format!("{last}"))
+        + &tuning("user2@*", &format!("{today}"));
+    harrier.file("tuning.toml", both);
+    let config = "data_dir = \"data\"\n[rules]\ntuning_file = \"tuning.toml\"\n[[tenant]]\nname = \"contoso\"\n\
+                  domains = [\"contoso.example\"]\n";
+    let config = harrier.file("harrier.toml", config);
+    let run = |args: &[&str]| harrier.run([args, &["--config", config.to_str().unwrap()]].concat());
+
+    let records: Vec<String> = [(1, 5), (1, 4), (1, 2), (2, 1), (3, 1)]
+        .iter()
+        .enumerate()
+        .map(|(at, (user, days))| {
+            let record = forwarding_rule(at as u32 + 1, now - TimeDelta::days(*days));
+            record.replace(&format!("user{}@", at + 1), &format!("user{user}@"))
+        })
+        .collect();
+    let file = harrier.file("records.jsonl", joined(&records));
+    let ran = run(&["import", file.to_str().unwrap(), "--tenant", "contoso"]);
+    assert_eq!(ran.code, Some(0), "{ran}");
+    let ran = run(&["sql", "SELECT count(*) FROM findings WHERE status = 'open'", "--format", "csv"]);
+    // That of the user whom nobody excepts, and the one after the last day.
+    assert!(ran.stdout.contains("\n2"), "{ran}");
+
+    let ran = run(&["rules", "exceptions", "--json"]);
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told = |line: &Value| (line["records"].as_u64(), line["expired"].as_bool(), line["line"].as_u64());
+    let told: Vec<_> = lines.iter().map(told).collect();
+    assert_eq!(
+        told,
+        [(Some(0), Some(true), Some(2)), (Some(2), Some(true), Some(9)), (Some(1), Some(false), Some(16))]
+    );
+    let ran = run(&["rules", "exceptions", "--since", "30h"]);
+    assert!(ran.stdout.contains(&format!("\n    last day {today}; took 1 records, the last of ")), "{ran}");
+    assert!(ran.stdout.ends_with(" looked at\n") && ran.stdout.contains("3 exceptions; 2 records of "), "{ran}");
+    assert!(ran.stdout.contains("ana: agreed, \\x1b[2J ticket 4711\n"), "{ran}");
+    let ran = run(&["rules", "check"]);
+    assert_eq!(ran.stdout.matches("note: tuning file, line ").count(), 2, "{ran}");
 }
 
 /// How often a rule is asked is a matter of the index; how long it takes, of the machine.

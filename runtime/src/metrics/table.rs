@@ -182,6 +182,8 @@ metrics! {
         rule_batch_duration: Histogram = "rule_batch_duration_seconds", [], BATCH_SECONDS;
         /// Matches without a value for a field their rule groups by; they are not counted by the rule.
         group_key_missing: Counters<1> = "group_key_missing_total", [RULE];
+        /// Records that an exception of the tuning file took from a rule.
+        records_excepted: Counters<1> = "records_excepted_total", [RULE];
         /// Members, histories and episodes held for windows and baselines.
         window_state_entries: Gauge = "window_state_entries", [];
         /// Matches older than what is remembered; they were judged with records read back from the archive.

@@ -1,15 +1,16 @@
-//! `harrier rules`: check, test, list, explain, backtest, bench, coverage, schema and publish.
+//! `harrier rules`: check, test, list, explain, backtest, bench, coverage, exceptions, schema and publish.
 
 mod backtest;
 mod bench;
 mod coverage;
+mod exceptions;
 mod explain;
 mod records;
 
 use std::io::Write;
 use std::sync::Arc;
 
-use detect::rule::{Rule, RuleSet};
+use detect::rule::{Exception, Rule, RuleSet};
 use detect::rule_test;
 use schemas::text::escape_controls;
 
@@ -36,6 +37,9 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
     if let RulesAction::Coverage(options) = &options.action {
         return coverage::run(global, &config, &rules, options).await;
     }
+    if let RulesAction::Exceptions(options) = &options.action {
+        return exceptions::run(global, &config, options).await;
+    }
     if matches!(options.action, RulesAction::Publish) {
         let book = services::rule_book(&config)?;
         detect::service::offer(&*services::open_log(&config)?, &book, true).await?;
@@ -53,12 +57,19 @@ pub async fn run(global: &Global, options: &Rules) -> anyhow::Result<Outcome> {
         | RulesAction::Explain { .. }
         | RulesAction::Bench { .. }
         | RulesAction::Backtest(_)
-        | RulesAction::Coverage(_) => {}
+        | RulesAction::Coverage(_)
+        | RulesAction::Exceptions(_) => {}
         RulesAction::Check => {
             // The pack's own are its authors' business.
             let pack = |note: &detect::rule::Note| rules::pack().iter().any(|(file, _)| *file == note.file);
             for note in detect::rule::notes(&rules).iter().filter(|note| !pack(note)) {
                 writeln!(out, "note: {}", escape_controls(&note.to_string()))?;
+            }
+            let today = chrono::Utc::now().date_naive();
+            let has_expired = |exception: &&Exception| exception.expires.is_some_and(|last| last < today);
+            for exception in rules.exceptions().iter().filter(has_expired) {
+                let told = format!("an exception of {} for {} has expired", exception.owner, exception.rule);
+                writeln!(out, "note: tuning file, line {}: {}", exception.line(), escape_controls(&told))?;
             }
             let never = rules.rules().iter().filter(|rule| rule.detection().is_some_and(|one| one.never().is_some()));
             let never = match never.count() {
