@@ -296,9 +296,13 @@ fn asked(rule: &Rule) -> String {
                 format!("; and {} such records{of}, nearer than {}", least.events, spelt(rule.gap))
             });
             format!(
-                "a value that was on none of the {} days before; the history must begin {} days before and have {} days \
+                "a value that was on none of the {} days before{}; the history must begin {} days before and have {} days \
                  with records{}",
                 new.history_days,
+                match new.known_after_days {
+                    0 | 1 => String::new(),
+                    days => format!(" (the last {} days do not count)", days - 1),
+                },
                 new.min_days,
                 new.min_days_seen,
                 least.unwrap_or_default()

@@ -3,10 +3,11 @@
 //! Day-resolved, and only days before the match's own day count: two records of one day can then arrive in any order.
 //! A match of day D stands if the group is warm (the first sighting of anything lies at least `min_days` before D, and
 //! there were sightings on at least `min_days_seen` distinct days before D) and at least one of its values was not seen
-//! on any of the days D - `history_days` .. D - 1. Only observations teach; the match itself does not.
+//! on any of the days D - `history_days` .. D - `known_after_days`. Only observations teach; the match itself does not.
+//! A group that is cold is silent; with `min_days` and `min_days_seen` of 0 none is.
 //!
-//! A late sighting of value v on day d judges the matches again that look at v on d + 1 .. d + `history_days`; a late
-//! sighting on a day that had none also judges all later matches, because it may warm the group up.
+//! A late sighting of value v on day d judges the matches again that look at v on d + `known_after_days` .. d +
+//! `history_days`; a late sighting on a day that had none also judges all later matches, because it may warm the group up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,10 +32,10 @@ pub(super) fn judge(
 ) -> Judged {
     let mut again: BTreeSet<(GroupId, MemberKey)> = BTreeSet::new();
     for (value, day) in &learnt.sightings {
-        again.extend(triggers.looking_at(*value, days(*day, rule.history_days)));
+        again.extend(triggers.looking_at(*value, days(*day, rule.known_after_days, rule.history_days)));
     }
     if let Some(day) = learnt.days.first() {
-        let from = MemberKey::first_at(days(*day, 1).start);
+        let from = MemberKey::first_at(days(*day, 1, 1).start);
         for (id, group) in groups.iter() {
             again.extend(group.members.range(from..).map(|(key, _)| (*id, *key)));
         }
@@ -44,9 +45,13 @@ pub(super) fn judge(
 
 fn judgement(sightings: &Sightings, rule: &NewValue, key: &MemberKey, member: &Member) -> Judgement {
     let day = key.time.date_naive();
-    let history_start = day.checked_sub_days(Days::new(u64::from(rule.history_days))).unwrap_or(NaiveDate::MIN);
-    let known =
-        |value| sightings.days_of.get(&value).is_some_and(|days| days.range(history_start..day).next().is_some());
+    let before = |days: u32| day.checked_sub_days(Days::new(u64::from(days))).unwrap_or(NaiveDate::MIN);
+    let history = before(rule.history_days)..=before(rule.known_after_days);
+    let known = |value| {
+        // A history of no days is an empty one.
+        let seen = |days: &BTreeSet<NaiveDate>| !history.is_empty() && days.range(history.clone()).next().is_some();
+        sightings.days_of.get(&value).is_some_and(seen)
+    };
     let new = unseen(member, known);
     if new.is_empty() {
         return Judgement::Settled;
@@ -73,11 +78,12 @@ pub(super) fn context(sightings: &Sightings, day: NaiveDate) -> Context {
     Context { notes: vec![note], usual }
 }
 
-/// The whole days `day + 1 ..= day + count`.
-fn days(day: NaiveDate, count: u32) -> Span {
-    let start = day.checked_add_days(Days::new(1)).unwrap_or(NaiveDate::MAX);
-    let end = day.checked_add_days(Days::new(u64::from(count) + 1)).map(midnight);
-    Span { start: midnight(start), end: end.unwrap_or(DateTime::<Utc>::MAX_UTC) }
+/// The whole days `day + first ..= day + last`; an empty span if there are none.
+fn days(day: NaiveDate, first: u32, last: u32) -> Span {
+    let start = day.checked_add_days(Days::new(u64::from(first))).unwrap_or(NaiveDate::MAX);
+    let end = day.checked_add_days(Days::new(u64::from(last) + 1)).map(midnight);
+    let start = midnight(start);
+    Span { start, end: end.unwrap_or(DateTime::<Utc>::MAX_UTC).max(start) }
 }
 
 pub(super) fn midnight(day: NaiveDate) -> DateTime<Utc> {

@@ -99,7 +99,13 @@ fn where_an_absence_had_decided_before_there_were_stretches_is_still_known() {
 
 #[test]
 fn a_full_history_refuses_counts_and_says_so_and_knows_what_it_knew() {
-    let rule = rule(Operator::NewValue(NewValue { history_days: 10, min_days: 0, min_days_seen: 0, least: None }));
+    let rule = rule(Operator::NewValue(NewValue {
+        history_days: 10,
+        known_after_days: 1,
+        min_days: 0,
+        min_days_seen: 0,
+        least: None,
+    }));
     let full = |shard: Shard| Shard { sightings_max: 3, ..shard };
     let day = |number: u32| a_match(0, "").event_time.date_naive() - chrono::Days::new(u64::from(10 - number));
     let seen = |value: &str, number: u32| Observation {

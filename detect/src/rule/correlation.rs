@@ -75,6 +75,7 @@ pub const BASELINE_KEYS: &[&str] = &[
     "x-field",
     "x-floor",
     "x-history",
+    "x-known-after",
     "x-learn",
     "x-min-days",
     "x-min-days-seen",
@@ -94,11 +95,13 @@ const KEYS_OF_ONE: &[(&str, &str)] = &[
     ("x-differs", "x_travel"),
     ("x-distance", "x_travel"),
     ("x-expect", "x_absence"),
+    ("x-known-after", "x_new_value"),
     ("x-of", "x_ratio"),
     ("x-speed", "x_travel"),
 ];
 
 const HISTORY_DAYS: u32 = 30;
+const KNOWN_AFTER_DAYS: u32 = 1;
 const MIN_DAYS: u32 = 7;
 const MIN_DAYS_SEEN: u32 = 5;
 /// As an airliner flies, from door to door; and a distance within which tables of places, and borders, are not to be
@@ -260,6 +263,17 @@ impl<'n> Source<'n> {
         days.unwrap_or(default)
     }
 
+    fn known_after(&self, problems: &mut Problems<'_>) -> u32 {
+        let Some(entry) = self.entry("x-known-after") else { return KNOWN_AFTER_DAYS };
+        let Some(days) = read::days(entry, problems) else { return KNOWN_AFTER_DAYS };
+        let history = self.entry("x-history").and_then(|entry| read::days(entry, problems)).unwrap_or(HISTORY_DAYS);
+        if !(1..=history).contains(&days) {
+            let message = format!("'x-known-after' is from 1d to 'x-history', which is {history}d");
+            problems.add(Code::InvalidValue, entry.value.place, message);
+        }
+        days
+    }
+
     /// Names that stand in `rules` as well.
     fn some_of_rules(&self, key: &str, problems: &mut Problems<'_>) -> Vec<String> {
         let of = self.names(key, problems);
@@ -332,6 +346,7 @@ fn operator(
         "temporal_ordered" => Some(Operator::TemporalOrdered(Sequence { steps: Vec::new(), timespan })),
         "x_new_value" => Some(Operator::NewValue(NewValue {
             history_days: source.days("x-history", HISTORY_DAYS, problems),
+            known_after_days: source.known_after(problems),
             min_days: source.days("x-min-days", MIN_DAYS, problems),
             min_days_seen: source.days("x-min-days-seen", MIN_DAYS_SEEN, problems),
             least: source.least(problems),

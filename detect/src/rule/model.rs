@@ -260,6 +260,9 @@ impl Operator {
 pub struct NewValue {
     /// How many days back a sighting makes a value known.
     pub history_days: u32,
+    /// And how many days it must lie back at least; at least one. What somebody does with a value that is new is often
+    /// done a day or two after he has shown it first.
+    pub known_after_days: u32,
     /// The first sighting of anything for the group must lie at least so many days before the trigger's day.
     pub min_days: u32,
     /// And the group must have been seen on at least so many distinct days before it.

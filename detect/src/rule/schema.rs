@@ -56,6 +56,7 @@ const HELP: &[(&str, &str)] = &[
     ("x-gap", "episodes that are nearer are one finding"),
     ("x-group-by", "what the findings of a single rule are grouped by"),
     ("x-history", "how long what was seen counts, in days"),
+    ("x-known-after", "x_new_value: how many days after it was first seen a value counts as known"),
     ("x-learn", "x_new_value: the rules whose records teach what is known; those it looks at without it"),
     ("x-list-additions", "values for lists that other files define"),
     ("x-lists", "lists of values, by name, for `expand`"),

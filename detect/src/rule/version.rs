@@ -98,6 +98,11 @@ fn operator_text(operator: &Operator) -> String {
         }
         Operator::NewValue(new) => {
             let always = format!("new_value {} {} {}", new.history_days, new.min_days, new.min_days_seen);
+            // Said only where it is not what it always was: what rules mean that do not name it has not changed.
+            let always = match new.known_after_days {
+                1 => always,
+                days => format!("{always} after {days}"),
+            };
             match &new.least {
                 None => always,
                 Some(least) => format!("{always} {} {}", least.events, least.of.join(",")),

@@ -421,7 +421,7 @@ fn without_the_archive_chain_is_wrong() {
 /// A year of one match an hour from the same few addresses: what is known can never be new again, and is not kept.
 #[test]
 fn what_nothing_will_make_new_is_not_kept() {
-    let operator = NewValue { history_days: 30, min_days: 7, min_days_seen: 3, least: None };
+    let operator = NewValue { history_days: 30, known_after_days: 1, min_days: 7, min_days_seen: 3, least: None };
     let mut runner = Runner::new(rule(Operator::NewValue(operator), TimeDelta::hours(1)));
     let seen = |value: &str, day: i64| Observation {
         tenant: "contoso".parse().unwrap(),

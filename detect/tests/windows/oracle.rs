@@ -228,8 +228,8 @@ fn new_values(parameters: &NewValue, observations: &[Observation], one: &Match) 
     let oldest = earlier.iter().map(|seen| age(seen)).max();
     let warm = days.len() >= parameters.min_days_seen as usize
         && (parameters.min_days == 0 || oldest.is_some_and(|age| age >= i64::from(parameters.min_days)));
-    let known =
-        |value: &str| earlier.iter().any(|seen| seen.value == value && age(seen) <= i64::from(parameters.history_days));
+    let counts = i64::from(parameters.known_after_days)..=i64::from(parameters.history_days);
+    let known = |value: &str| earlier.iter().any(|seen| seen.value == value && counts.contains(&age(seen)));
     let new: Vec<String> = one.values.iter().filter(|value| !known(value)).cloned().collect();
     (warm && !new.is_empty()).then_some(new)
 }

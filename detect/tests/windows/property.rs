@@ -372,13 +372,15 @@ proptest! {
     fn new_value(
         story in a_story(40, 6 * HOURS, 16),
         gap in minutes(),
-        (history_days, min_days, min_days_seen) in (0..8_u32, 0..4_u32, 0..4_u32),
+        (history_days, known_after_days) in (0..8_u32, 1..4_u32),
+        (min_days, min_days_seen) in (0..4_u32, 0..4_u32),
         long_gap in any::<bool>(),
         least in prop::option::of((1..4_u32, prop::sample::select(vec![vec![], vec!["m0".to_owned()]]))),
     ) {
         let gap = if long_gap { gap * 600 } else { gap };
         let least = least.map(|(events, of)| Least { events, of });
-        check(Operator::NewValue(NewValue { history_days, min_days, min_days_seen, least }), gap, &story);
+        let new = NewValue { history_days, known_after_days, min_days, min_days_seen, least };
+        check(Operator::NewValue(new), gap, &story);
     }
 
     #[test]

@@ -253,6 +253,7 @@ fn parse_rule(text: &str) -> Rule {
         }
         "new_value" => Operator::NewValue(NewValue {
             history_days: number("history_days", 30) as u32,
+            known_after_days: number("known_after_days", 1) as u32,
             min_days: number("min_days", 7) as u32,
             min_days_seen: number("min_days_seen", 3) as u32,
             least: find(&words, "min_of").map(|of| Least {
