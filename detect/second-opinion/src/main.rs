@@ -7,8 +7,12 @@
 //! Each line asked is a rule file and every record of all conformance files, with harrier's answers. A difference that
 //! [`EXPLAINED`] does not name is an error.
 //!
-//! `second-opinion --speed RECORDS.jsonl 10 100 1000` says how fast the engines are ([`speed`]).
+//! `second-opinion --speed RECORDS.jsonl 10 100 1000` says how fast the engines are ([`speed`]), and `--compare RECORDS.jsonl
+//! RULES...` which records they select with rules that were written for other engines ([`compare`]).
 
+mod compare;
+mod made;
+mod question;
 mod speed;
 
 use std::collections::BTreeMap;
@@ -73,10 +77,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [mode, records, what @ ..] = arguments.as_slice()
-        && mode == "--speed"
-    {
-        return speed::run(records, what);
+    if let [mode, records, what @ ..] = arguments.as_slice() {
+        match mode.as_str() {
+            "--speed" => return speed::run(records, what),
+            "--compare" => return compare::run(records, what),
+            _ => {}
+        }
     }
     let Some(path) = std::env::args().nth(1) else {
         eprintln!("usage: second-opinion FILE");
