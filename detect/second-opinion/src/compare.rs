@@ -19,7 +19,7 @@ use schemas::message::MatchMessage;
 use serde_json::{Map, Value};
 
 use crate::made::{Chance, Model};
-use crate::question::{self, CHANGES, Names};
+use crate::question::{self, ENGINES, EXPLANATIONS, Names};
 use crate::speed;
 
 /// Records of the file that are asked about.
@@ -34,8 +34,6 @@ const UNEXPLAINED: &str = "NOT EXPLAINED";
 /// Why an engine does not load a rule: what its error contains.
 const NOT_LOADED: &[(&str, &str)] = &[];
 
-const ENGINES: [&str; 2] = ["rsigma 0.23", "sigma-rust 0.7"];
-
 /// A rule in every engine.
 struct Asked {
     ours: std::sync::Arc<Rule>,
@@ -43,18 +41,28 @@ struct Asked {
     /// rsigma with this rule only.
     rsigma: Result<Engine, String>,
     sigma_rust: Result<sigma_rust::Rule, String>,
-    /// How many records harrier selects, then each engine.
-    counts: [usize; 3],
-    /// By engine and explanation.
-    differences: BTreeMap<(usize, String), Difference>,
+    /// How many records harrier selects, then each engine, and how many of harrier's are of the file.
+    counts: [usize; 4],
+    /// By engine and explanations.
+    differences: BTreeMap<(usize, Vec<&'static str>), Difference>,
 }
 
 #[derive(Default)]
 struct Difference {
     only_ours: usize,
     only_theirs: usize,
+    /// How many of both are records of the file.
+    of_file: usize,
     /// The first one: its line, and what the rule's fields are in it.
     example: String,
+}
+
+/// A record as a group of rules is asked about it.
+struct Record<'e> {
+    view: Value,
+    event: &'e Event,
+    line: usize,
+    of_file: bool,
 }
 
 /// Rules that mean the same by the same names: they are asked of one view of a record.
@@ -89,17 +97,22 @@ pub fn run(records: &str, paths: &[String]) -> ExitCode {
             indexed = false;
             println!("line {}: harrier's index and its naive evaluator differ: {fast:?}, {naive:?}", line + 1);
         }
-        let record: Value = serde_json::from_str(text).expect("JSON");
+        let json: Value = serde_json::from_str(text).expect("JSON");
         for group in &groups {
-            compare(group, &mut asked, &record, &event, &naive, line + 1);
+            compare(
+                group,
+                &mut asked,
+                &Record {
+                    view: question::view(&json, &event, &group.names),
+                    event: &event,
+                    line: line + 1,
+                    of_file: line < lines.len(),
+                },
+                &naive,
+            );
         }
     }
-    println!(
-        "{} groups; {} records of the file, {} made, of which {refused} are no records",
-        groups.len(),
-        lines.len(),
-        made.len()
-    );
+    println!("{} records of the file and {} made for the rules; {refused} are no records", lines.len(), made.len());
     let explained = report(&asked, compared);
     if explained && indexed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -117,7 +130,7 @@ fn ask(text: &str, set: &RuleSet) -> Option<Asked> {
         rsigma: added.map(|()| engine).map_err(|error| error.to_string()),
         parsed: parsed.clone(),
         sigma_rust: sigma_rust::rule_from_yaml(text).map_err(|error| error.to_string()),
-        counts: [0; 3],
+        counts: [0; 4],
         differences: BTreeMap::new(),
     })
 }
@@ -167,8 +180,7 @@ fn made(asked: &[Asked], lines: &[&str]) -> Vec<String> {
     let mut made = Vec::new();
     for (position, rule) in asked.iter().enumerate() {
         let detection = rule.ours.detection().expect("a detection");
-        let model =
-            Model { parsed: &rule.parsed, asks: &detection.asks, workloads: detection.logsource_workloads() };
+        let model = Model { parsed: &rule.parsed, asks: &detection.asks, workloads: detection.logsource_workloads() };
         let mut chance = Chance(position as u64);
         for number in 0..MADE {
             let base = lines.get((position * MADE + number) % lines.len().max(1)).copied().unwrap_or("{}");
@@ -180,9 +192,9 @@ fn made(asked: &[Asked], lines: &[&str]) -> Vec<String> {
 }
 
 /// Asks the rules of a group of one record.
-fn compare(group: &Group, asked: &mut [Asked], record: &Value, event: &Event, ours: &BTreeSet<String>, line: usize) {
-    let view = question::view(record, event, &group.names);
-    let found = group.rsigma.evaluate(&JsonEvent::borrow(&view));
+fn compare(group: &Group, asked: &mut [Asked], record: &Record<'_>, ours: &BTreeSet<String>) {
+    let Record { view, event, line, of_file } = record;
+    let found = group.rsigma.evaluate(&JsonEvent::borrow(view));
     let rsigma: BTreeSet<String> = found.into_iter().filter_map(|found| found.header.rule_id).collect();
     let sigma_rust_event = sigma_rust::Event::try_from(view.clone()).expect("an event");
     for position in &group.rules {
@@ -193,6 +205,7 @@ fn compare(group: &Group, asked: &mut [Asked], record: &Value, event: &Event, ou
             rule.sigma_rust.as_ref().ok().map(|theirs| theirs.is_match(&sigma_rust_event)),
         ];
         rule.counts[0] += usize::from(ours);
+        rule.counts[3] += usize::from(ours && *of_file);
         for (engine, theirs) in theirs.into_iter().enumerate() {
             let Some(theirs) = theirs else { continue };
             rule.counts[engine + 1] += usize::from(theirs);
@@ -201,8 +214,9 @@ fn compare(group: &Group, asked: &mut [Asked], record: &Value, event: &Event, ou
                 let difference = rule.differences.entry((engine, reason)).or_default();
                 difference.only_ours += usize::from(ours);
                 difference.only_theirs += usize::from(theirs);
+                difference.of_file += usize::from(*of_file);
                 if difference.example.is_empty() {
-                    difference.example = example(line, &rule.ours, &view);
+                    difference.example = example(*line, &rule.ours, view);
                 }
             }
         }
@@ -217,27 +231,30 @@ fn example(line: usize, rule: &Rule, view: &Value) -> String {
 }
 
 /// Why an engine has another answer than harrier: the fewest explanations that together are proved.
-fn reason(rule: &Asked, engine: usize, event: &Event, view: &Map<String, Value>, ours: bool) -> String {
+fn reason(rule: &Asked, engine: usize, event: &Event, view: &Map<String, Value>, ours: bool) -> Vec<&'static str> {
     let detection = rule.ours.detection().expect("a detection");
-    let traced = detection.trace(event);
-    if !ours && traced.searches.first().is_some_and(|first| first.said == "logsource" && !first.holds) {
-        return LOGSOURCE.to_owned();
+    if let [logsource, rest @ ..] = detection.trace(event).whole.parts.as_slice()
+        && logsource.said == "logsource"
+        && !logsource.holds
+        && rest.iter().all(|part| part.holds)
+    {
+        return vec![LOGSOURCE];
     }
     let about = question::Rule { parsed: &rule.parsed, asks: &detection.asks };
-    let mut sets: Vec<u32> = (1..1 << CHANGES.len()).collect();
+    let may: Vec<_> = EXPLANATIONS.iter().filter(|one| one.engines.contains(&ENGINES[engine])).collect();
+    let mut sets: Vec<usize> = (1..1 << may.len()).collect();
     sets.sort_by_key(|set| set.count_ones());
     for set in sets {
-        let chosen: Vec<_> = (0..CHANGES.len()).filter(|at| set & 1 << at != 0).map(|at| &CHANGES[at]).collect();
+        let chosen: Vec<_> = may.iter().enumerate().filter(|(at, _)| set & 1 << at != 0).map(|(_, one)| one).collect();
         let mut views = vec![view.clone()];
-        for (_, change) in &chosen {
-            views = views.iter().flat_map(|view| change(&about, view)).collect();
+        for one in &chosen {
+            views = views.iter().flat_map(|view| (one.change)(&about, view)).collect();
         }
-        if views.into_iter().any(|view| selects(rule, engine, Value::Object(view))) == ours {
-            let names: Vec<&str> = chosen.iter().map(|(name, _)| *name).collect();
-            return names.join("; and ");
+        if views.into_iter().any(|view| selects(rule, engine, Value::Object(view)) == ours) {
+            return chosen.iter().map(|one| one.name).collect();
         }
     }
-    UNEXPLAINED.to_owned()
+    vec![UNEXPLAINED]
 }
 
 fn selects(rule: &Asked, engine: usize, view: Value) -> bool {
@@ -248,36 +265,59 @@ fn selects(rule: &Asked, engine: usize, view: Value) -> bool {
     }
 }
 
-/// Prints a block a rule and the sum; whether everything is explained.
+/// What there is to say of an engine.
+#[derive(Default)]
+struct Sum<'r> {
+    answers: usize,
+    differ: usize,
+    differ_of_file: usize,
+    /// By explanation: how many differ, and of which rules.
+    reasons: BTreeMap<&'static str, (usize, BTreeSet<&'r str>)>,
+}
+
+/// Prints a block a rule and the sums; whether everything is explained.
 fn report(asked: &[Asked], records: usize) -> bool {
-    let mut sum: BTreeMap<(usize, &str), (usize, BTreeSet<&str>)> = BTreeMap::new();
-    let (mut pairs, mut silent) = (0, 0);
+    let mut sums: [Sum<'_>; 2] = Default::default();
+    let (mut silent, mut selected) = (Vec::new(), [0, 0]);
     for rule in asked {
-        let [own, rsigma, sigma_rust] = rule.counts;
-        println!("\n{} ({}): harrier {own}, rsigma {rsigma}, sigma-rust {sigma_rust}", rule.ours.title, rule.ours.id);
-        silent += usize::from(own == 0);
-        for (engine, error) in [(0, rule.rsigma.as_ref().err()), (1, rule.sigma_rust.as_ref().err())] {
+        let [own, rsigma, sigma_rust, of_file] = rule.counts;
+        selected = [selected[0] + of_file, selected[1] + own];
+        println!(
+            "\n{} ({}): harrier {own} ({of_file} of the file), rsigma {rsigma}, sigma-rust {sigma_rust}",
+            rule.ours.title, rule.ours.id
+        );
+        silent.extend((own == 0).then_some(rule.ours.title.as_str()));
+        for (engine, error) in [rule.rsigma.as_ref().err(), rule.sigma_rust.as_ref().err()].into_iter().enumerate() {
             let Some(error) = error else {
-                pairs += records;
+                sums[engine].answers += records;
                 continue;
             };
             let known = NOT_LOADED.iter().find(|(part, _)| error.contains(part)).map(|(_, reason)| *reason);
             println!("  {} does not load it: {error}", ENGINES[engine]);
-            sum.entry((engine, known.unwrap_or(UNEXPLAINED))).or_default().1.insert(&rule.ours.id);
+            sums[engine].reasons.entry(known.unwrap_or(UNEXPLAINED)).or_default().1.insert(&rule.ours.id);
         }
-        for ((engine, reason), difference) in &rule.differences {
-            let Difference { only_ours, only_theirs, example } = difference;
-            println!("  {}: {only_ours} only harrier, {only_theirs} not harrier: {reason}", ENGINES[*engine]);
+        for ((engine, reasons), difference) in &rule.differences {
+            let Difference { only_ours, only_theirs, of_file, example } = difference;
+            let why = reasons.join("; and ");
+            println!("  {}: {only_ours} only harrier, {only_theirs} not harrier: {why}", ENGINES[*engine]);
             println!("      {example}");
-            let (records, rules) = sum.entry((*engine, reason.as_str())).or_default();
-            *records += only_ours + only_theirs;
-            rules.insert(&rule.ours.id);
+            sums[*engine].differ += only_ours + only_theirs;
+            sums[*engine].differ_of_file += of_file;
+            for reason in reasons {
+                let (differ, rules) = sums[*engine].reasons.entry(*reason).or_default();
+                *differ += only_ours + only_theirs;
+                rules.insert(&rule.ours.id);
+            }
         }
     }
-    println!("\n{} rules, {records} records, {pairs} answers compared with harrier's", asked.len());
-    println!("{silent} rules select no record in harrier");
-    for ((engine, reason), (records, rules)) in &sum {
-        println!("{}: {records} answers of {} rules differ: {reason}", ENGINES[*engine], rules.len());
+    let [of_file, all] = selected;
+    println!("\n{} rules, {records} records: harrier selects {all}, {of_file} of them of the file", asked.len());
+    println!("no record is selected with: {}", silent.join(", "));
+    for (engine, Sum { answers, differ, differ_of_file, reasons }) in ENGINES.iter().zip(&sums) {
+        println!("{engine}: {differ} of {answers} answers differ, {differ_of_file} of them about records of the file");
+        for (reason, (differ, rules)) in reasons {
+            println!("    {differ} of {} rules: {reason}", rules.len());
+        }
     }
-    sum.keys().all(|(_, reason)| *reason != UNEXPLAINED)
+    sums.iter().all(|sum| !sum.reasons.contains_key(UNEXPLAINED))
 }

@@ -13,6 +13,10 @@ use schemas::Event;
 use schemas::path::{Path, Scalar, for_each_leaf};
 use serde_json::{Map, Value, json};
 
+pub const RSIGMA: &str = "rsigma 0.23";
+pub const SIGMA_RUST: &str = "sigma-rust 0.7";
+pub const ENGINES: [&str; 2] = [RSIGMA, SIGMA_RUST];
+
 /// Most questions that one becomes where each member of lists is asked alone.
 const QUESTIONS_MAX: usize = 512;
 
@@ -69,21 +73,49 @@ pub struct Rule<'r> {
     pub asks: &'r [Asked],
 }
 
-/// Changes a question into one or several: the engine selects the record if it selects one of them.
+/// Changes a question into one or several, one of which must have harrier's answer.
 type Change = fn(&Rule<'_>, &Map<String, Value>) -> Vec<Map<String, Value>>;
 
-/// Every explanation, and the change in the question that proves it.
-pub const CHANGES: &[(&str, Change)] = &[
-    ("lists are compared with nothing; harrier asks for any member (decision 1)", one_member),
-    ("a field that is absent or an empty list is null to harrier (decision 2)", absent_is_null),
-    ("operations are compared without final full stop, with any dash as '-'", operations_as_written),
-    ("success and failure have several words in the portals", outcomes_as_written),
-    ("the portals' category UserManagement is User in the audit log", categories_as_written),
-    ("alerts have 'success' as status where the audit log has the operation Alert...", raised_as_written),
-    ("what only says again what the operation or error number beside it says is left out", implied_as_written),
-    ("a number in a rule equals the same number written as text", numbers_as_numbers),
-    ("a text in a rule equals the same number", numbers_as_texts),
+/// Why an engine may have another answer, and the change in the question that proves it.
+pub struct Explanation {
+    pub name: &'static str,
+    /// The engines of which it is true.
+    pub engines: &'static [&'static str],
+    pub change: Change,
+}
+
+const fn explanation(name: &'static str, engines: &'static [&'static str], change: Change) -> Explanation {
+    Explanation { name, engines, change }
+}
+
+/// All of them, in the order in which a question is changed.
+pub const EXPLANATIONS: &[Explanation] = &[
+    explanation("a long s (U+017F) is an s: harrier folds case, the others make it lower", &ENGINES, folded),
+    explanation("sigma-rust compares lists with nothing", &[SIGMA_RUST], one_member),
+    explanation(
+        "operations are compared without their final full stop, and any dash of a rule's is '-'",
+        &ENGINES,
+        operations_as_written,
+    ),
+    explanation("the portals' category KeyManagement is Key in the audit log", &ENGINES, categories_as_written),
+    explanation(
+        "an alert's status 'success' says that it was raised: in the audit log, that its operation is Alert...",
+        &ENGINES,
+        raised_as_written,
+    ),
+    explanation(
+        "a description that only says again what the operation or error number beside it says is not asked for",
+        &ENGINES,
+        implied_as_written,
+    ),
 ];
+
+fn folded(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
+    changed(rule, view, |_, value| {
+        // Inside lists as well: it is the letter that is changed, wherever it stands.
+        serde_json::from_str(&value.to_string().replace('\u{17f}', "s")).ok()
+    })
+}
 
 /// Each member of each list alone.
 fn one_member(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
@@ -103,103 +135,107 @@ fn one_member(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Val
     views
 }
 
-fn absent_is_null(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
-    changed(rule, view, |_, value| match value {
-        None => Some(Value::Null),
-        Some(Value::Array(members)) if members.is_empty() => Some(Value::Null),
-        Some(_) => None,
-    })
-}
-
+/// An operation that the rule asks for, as the rule spells it.
 fn operations_as_written(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
-    spelt(rule, view, "operation_key", |written| {
+    let here = |written: &str| {
         let bare = written.trim_end().trim_end_matches('.').trim_end();
         bare.replace(['\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2015}', '\u{2212}'], "-")
+    };
+    respelt(rule, view, "operation_key", |value, written| {
+        (here(written).to_lowercase() == *value).then(|| written.to_owned())
     })
 }
 
-fn outcomes_as_written(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
-    spelt(rule, view, "outcome", |written| match written.to_ascii_lowercase().as_str() {
-        "succeeded" => "success".to_owned(),
-        "failed" => "failure".to_owned(),
-        other => other.to_owned(),
-    })
-}
-
+/// A category as the rule spells it. A record that has the portals' word itself is none that harrier asks for.
 fn categories_as_written(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
-    let own = |written: &str| written.strip_suffix("Management").unwrap_or(written).to_owned();
-    spelt(rule, view, "ExtendedProperties.extendedAuditEventCategory", own)
+    respelt(rule, view, "ExtendedProperties.extendedAuditEventCategory", |value, written| {
+        match written.strip_suffix("Management") {
+            Some(here) if here.to_lowercase() == *value => Some(written.to_owned()),
+            Some(_) if written.to_lowercase() == *value => Some(String::new()),
+            _ => None,
+        }
+    })
 }
 
+/// A record whose operation is 'success' is no alert that was raised.
 fn raised_as_written(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
     changed(rule, view, |asked, value| {
         let is_status = asked.means == ["operation"] && asked.name.eq_ignore_ascii_case("status");
-        let raised = value.and_then(Value::as_str).is_some_and(|text| text.to_ascii_lowercase().starts_with("alert"));
-        // A record whose operation is 'success' is no alert that was raised.
+        let raised = value.as_str().is_some_and(|text| text.to_lowercase().starts_with("alert"));
         is_status.then(|| json!(if raised { "success" } else { "" }))
     })
 }
 
-/// What the rule asks for in the lines that harrier leaves out.
+/// What the rule asks for in the lines that harrier leaves out: those of each search.
 fn implied_as_written(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
-    let mut view = view.clone();
-    for_each_line(rule.parsed, &mut |name, _, values| {
-        if ["resultdescription", "loggedbyservice"].contains(&name.to_ascii_lowercase().as_str())
-            && rule.asks.iter().all(|asked| asked.name != name)
-        {
-            view.insert(name.to_owned(), json!(values.iter().filter_map(written).collect::<Vec<_>>().join(" ")));
-        }
-    });
-    vec![view]
+    let mut views = Vec::new();
+    for search in rule.parsed.detection.named.values() {
+        let mut view = view.clone();
+        for_each_line(search, &mut |name, _, values| {
+            let is_left_out = rule.asks.iter().all(|asked| asked.name != name);
+            let implied = ["resultdescription", "loggedbyservice"].contains(&name.to_ascii_lowercase().as_str());
+            if let (true, true, Some(text)) = (is_left_out, implied, values.iter().find_map(written)) {
+                view.insert(name.to_owned(), json!(text));
+            }
+        });
+        views.push(view);
+    }
+    views
 }
 
-fn numbers_as_numbers(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
-    changed(rule, view, |_, value| {
-        let number = value?.as_str()?.trim().parse::<i64>().ok()?;
-        Some(json!(number))
-    })
-}
-
-fn numbers_as_texts(rule: &Rule<'_>, view: &Map<String, Value>) -> Vec<Map<String, Value>> {
-    changed(rule, view, |_, value| Some(json!(value?.as_i64()?.to_string())))
-}
-
-/// The question with some fields changed.
+/// The question with the values of some fields changed.
 fn changed(
     rule: &Rule<'_>,
     view: &Map<String, Value>,
-    change: impl Fn(&Asked, Option<&Value>) -> Option<Value>,
+    change: impl Fn(&Asked, &Value) -> Option<Value>,
 ) -> Vec<Map<String, Value>> {
     let mut view = view.clone();
     for asked in rule.asks {
-        if let Some(value) = change(asked, view.get(&asked.name)) {
+        if let Some(value) = view.get(&asked.name).and_then(|value| change(asked, value)) {
             view.insert(asked.name.clone(), value);
         }
     }
     vec![view]
 }
 
-/// The question where a value that equals what the rule's value is here, is spelt as the rule spells it.
-fn spelt(
+/// The question with texts of the fields that mean this spelt otherwise. `spelling` is given one in lower case and what
+/// the rule asks for.
+fn respelt(
     rule: &Rule<'_>,
     view: &Map<String, Value>,
     meaning: &str,
-    here: impl Fn(&str) -> String,
+    spelling: impl Fn(&String, &str) -> Option<String>,
 ) -> Vec<Map<String, Value>> {
-    let mut spellings = Vec::new();
-    for_each_line(rule.parsed, &mut |name, modifiers, values| {
-        if !modifiers.contains(&Modifier::Contains) && !modifiers.contains(&Modifier::StartsWith) {
-            spellings.extend(values.iter().filter_map(written).map(|text| (name.to_owned(), text)));
-        }
-    });
+    let asked_for = spellings(rule.parsed);
     changed(rule, view, |asked, value| {
-        let value = value?.as_str()?;
-        let equals = |(name, text): &&(String, String)| {
-            *name == asked.name && here(text).to_lowercase() == value.to_lowercase()
+        if asked.means != [meaning] {
+            return None;
+        }
+        let one = |value: &Value| {
+            let text = value.as_str()?.to_lowercase();
+            let written = asked_for.iter().filter(|(name, _)| *name == asked.name);
+            written.map(|(_, written)| spelling(&text, written)).find_map(|found| found.map(Value::String))
         };
-        let found = spellings.iter().find(equals).filter(|_| asked.means == [meaning]);
-        found.map(|(_, text)| json!(text))
+        match value {
+            Value::Array(members) => {
+                Some(members.iter().map(|member| one(member).unwrap_or_else(|| member.clone())).collect())
+            }
+            value => one(value),
+        }
     })
+}
+
+/// The whole texts that the lines of a rule ask for, with their fields.
+fn spellings(rule: &SigmaRule) -> Vec<(String, String)> {
+    let mut spellings = Vec::new();
+    for search in rule.detection.named.values() {
+        for_each_line(search, &mut |name, modifiers, values| {
+            if !modifiers.contains(&Modifier::Contains) && !modifiers.contains(&Modifier::StartsWith) {
+                spellings.extend(values.iter().filter_map(written).map(|text| (name.to_owned(), text)));
+            }
+        });
+    }
+    spellings
 }
 
 fn written(value: &SigmaValue) -> Option<String> {
@@ -210,19 +246,16 @@ fn written(value: &SigmaValue) -> Option<String> {
 }
 
 /// Calls `visit` with the field, modifiers and values of each line.
-fn for_each_line(rule: &SigmaRule, visit: &mut dyn FnMut(&str, &[Modifier], &[SigmaValue])) {
-    fn each(search: &Detection, visit: &mut dyn FnMut(&str, &[Modifier], &[SigmaValue])) {
-        match search {
-            Detection::AllOf(items) => {
-                for item in items {
-                    visit(item.field.name.as_deref().unwrap_or_default(), &item.field.modifiers, &item.values);
-                }
+fn for_each_line(search: &Detection, visit: &mut dyn FnMut(&str, &[Modifier], &[SigmaValue])) {
+    match search {
+        Detection::AllOf(items) => {
+            for item in items {
+                visit(item.field.name.as_deref().unwrap_or_default(), &item.field.modifiers, &item.values);
             }
-            Detection::AnyOf(searches) | Detection::And(searches) => {
-                searches.iter().for_each(|inner| each(inner, visit));
-            }
-            _ => {}
         }
+        Detection::AnyOf(searches) | Detection::And(searches) => {
+            searches.iter().for_each(|inner| for_each_line(inner, visit));
+        }
+        _ => {}
     }
-    rule.detection.named.values().for_each(|named| each(named, visit));
 }
