@@ -75,7 +75,7 @@ struct Group {
 }
 
 pub fn run(records: &str, paths: &[String]) -> ExitCode {
-    let texts: Vec<String> = speed::read(paths).into_iter().filter(speed::is_taken).collect();
+    let texts: Vec<String> = speed::read(paths).into_iter().filter(|text| speed::is_taken(text)).collect();
     let sources = texts.iter().enumerate().map(|(at, text)| Source { file: format!("{at}.yml"), text: text.clone() });
     let set = RuleSet::load(sources.collect(), &Tuning::default()).expect("rules that load alone load together");
     let mut asked: Vec<Asked> = texts.iter().filter_map(|text| ask(text, &set)).collect();
@@ -115,6 +115,23 @@ pub fn run(records: &str, paths: &[String]) -> ExitCode {
     println!("{} records of the file and {} made for the rules; {refused} are no records", lines.len(), made.len());
     let explained = report(&asked, compared);
     if explained && indexed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether what rsigma makes of a rule and a record that harrier answers so is explained.
+pub fn is_explained(rule: &str, record: &Value, ours: bool) -> bool {
+    let source = Source { file: "rule.yml".to_owned(), text: rule.to_owned() };
+    let set = RuleSet::load(vec![source], &Tuning::default()).expect("a rule that harrier loads");
+    let asked: Vec<Asked> = ask(rule, &set).into_iter().collect();
+    let bytes = record.to_string().into_bytes();
+    let groups = groups(&asked);
+    let event = Event::read(&Received { origin: speed::origin(), bytes });
+    let (Ok(event), [group]) = (event, groups.as_slice()) else {
+        return false;
+    };
+    let view = question::view(record, &event, &group.names);
+    // To be asked with the record's values under the rule's names is enough for some.
+    selects(&asked[0], 0, view.clone()) == ours
+        || reason(&asked[0], 0, &event, view.as_object().expect("an object"), ours) != [UNEXPLAINED]
 }
 
 /// A file with one rule; others are left out.

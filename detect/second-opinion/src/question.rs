@@ -245,8 +245,10 @@ fn written(value: &SigmaValue) -> Option<String> {
     }
 }
 
-/// Calls `visit` with the field, modifiers and values of each line.
-fn for_each_line(search: &Detection, visit: &mut dyn FnMut(&str, &[Modifier], &[SigmaValue])) {
+/// Is called with the field, modifiers and values of a line.
+type Visit<'v> = dyn FnMut(&str, &[Modifier], &[SigmaValue]) + 'v;
+
+fn for_each_line(search: &Detection, visit: &mut Visit<'_>) {
     match search {
         Detection::AllOf(items) => {
             for item in items {

@@ -70,7 +70,7 @@ pub fn run(records: &str, what: &[String]) -> ExitCode {
             let rules = read(what);
             let of = rules.len();
             // Those that could never match a record of the audit log are refused by harrier, so nobody is asked them.
-            let taken: Vec<String> = rules.into_iter().filter(is_taken).collect();
+            let taken: Vec<String> = rules.into_iter().filter(|rule| is_taken(rule)).collect();
             by_rules(&format!("{} of {of}", taken.len()), &taken, &records);
         }
     }
@@ -90,15 +90,21 @@ pub fn origin() -> Origin {
 }
 
 /// Whether harrier loads it.
-pub fn is_taken(rule: &String) -> bool {
-    let source = Source { file: "rule.yml".into(), text: rule.clone() };
+pub fn is_taken(rule: &str) -> bool {
+    let source = Source { file: "rule.yml".into(), text: rule.to_owned() };
     RuleSet::load(vec![source], &Tuning::default()).is_ok()
 }
 
 fn limits(records: &[Received]) {
-    // A lazy value is its bytes: what is inside is passed over, strings and brackets looked at and nothing else.
-    timed("sonic-rs over the structure, nothing else", records, |received| {
+    // A lazy value is its bytes: what is inside is passed over.
+    timed("sonic-rs over the structure, all of it checked", records, |received| {
         std::hint::black_box(sonic_rs::from_slice::<sonic_rs::LazyValue<'_>>(&received.bytes).expect("JSON"));
+        0
+    });
+    timed("sonic-rs over the structure, only quotes and brackets", records, |received| {
+        // SAFETY: the line above has found every record to be JSON, and so UTF-8.
+        let passed = unsafe { sonic_rs::get_unchecked(received.bytes.as_slice(), [""; 0]) };
+        std::hint::black_box(passed.expect("JSON"));
         0
     });
     // It parses in place, so that the copy of the bytes is within the time.
