@@ -53,14 +53,7 @@ const SIGMA_RUST_QUESTIONS_MAX: usize = 3_000_000;
 /// `what` is a number of rules to make, or files of rules.
 pub fn run(records: &str, what: &[String]) -> ExitCode {
     let text = std::fs::read(records).expect("a file of records");
-    let origin = Origin {
-        tenant: "t1".parse().expect("a name"),
-        source: "import".to_owned(),
-        content_type: String::new(),
-        blob_id: String::new(),
-        received: chrono::DateTime::UNIX_EPOCH,
-        notify: true,
-    };
+    let origin = origin();
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).take(RECORDS);
     let records: Vec<Received> = lines.map(|line| Received { origin: origin.clone(), bytes: line.to_vec() }).collect();
     let bytes: usize = records.iter().map(|received| received.bytes.len()).sum();
@@ -77,19 +70,51 @@ pub fn run(records: &str, what: &[String]) -> ExitCode {
             let rules = read(what);
             let of = rules.len();
             // Those that could never match a record of the audit log are refused by harrier, so nobody is asked them.
-            let taken: Vec<String> = rules.into_iter().filter(is_taken).collect();
+            let taken: Vec<String> = rules.into_iter().filter(|rule| is_taken(rule)).collect();
             by_rules(&format!("{} of {of}", taken.len()), &taken, &records);
         }
     }
     ExitCode::SUCCESS
 }
 
-fn is_taken(rule: &String) -> bool {
-    let source = Source { file: "rule.yml".into(), text: rule.clone() };
+/// Where records that are read from a file come from.
+pub fn origin() -> Origin {
+    Origin {
+        tenant: "t1".parse().expect("a name"),
+        source: "import".to_owned(),
+        content_type: String::new(),
+        blob_id: String::new(),
+        received: chrono::DateTime::UNIX_EPOCH,
+        notify: true,
+    }
+}
+
+/// Whether harrier loads it.
+pub fn is_taken(rule: &str) -> bool {
+    let source = Source { file: "rule.yml".into(), text: rule.to_owned() };
     RuleSet::load(vec![source], &Tuning::default()).is_ok()
 }
 
 fn limits(records: &[Received]) {
+    // A lazy value is its bytes: what is inside is passed over.
+    timed("sonic-rs over the structure, all of it checked", records, |received| {
+        std::hint::black_box(sonic_rs::from_slice::<sonic_rs::LazyValue<'_>>(&received.bytes).expect("JSON"));
+        0
+    });
+    timed("sonic-rs over the structure, only quotes and brackets", records, |received| {
+        // SAFETY: the line above has found every record to be JSON, and so UTF-8.
+        let passed = unsafe { sonic_rs::get_unchecked(received.bytes.as_slice(), [""; 0]) };
+        std::hint::black_box(passed.expect("JSON"));
+        0
+    });
+    // It parses in place, so that the copy of the bytes is within the time.
+    let (mut copy, mut buffers) = (Vec::new(), simd_json::Buffers::default());
+    timed("simd-json to a tape, nothing else but a copy of the bytes", records, |received| {
+        copy.clear();
+        copy.extend_from_slice(&received.bytes);
+        std::hint::black_box(simd_json::to_tape_with_buffers(&mut copy, &mut buffers).expect("JSON"));
+        0
+    });
     timed("sonic-rs to a tree, nothing else", records, |received| {
         std::hint::black_box(sonic_rs::from_slice::<sonic_rs::Value>(&received.bytes).expect("JSON"));
         0
@@ -160,7 +185,7 @@ fn thread_cpu_seconds() -> f64 {
 }
 
 /// The rules of files and folders, one a document.
-fn read(paths: &[String]) -> Vec<String> {
+pub fn read(paths: &[String]) -> Vec<String> {
     let mut rules = Vec::new();
     for path in paths {
         let path = Path::new(path);
