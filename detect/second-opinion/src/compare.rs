@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use detect::matcher::Matcher;
+use detect::matcher::{Aside, Matcher};
 use detect::rule::{Rule, RuleSet, Source, Tuning};
 use rsigma_eval::{Engine, JsonEvent};
 use rsigma_parser::SigmaRule;
@@ -181,7 +181,7 @@ fn groups(asked: &[Asked]) -> Vec<Group> {
 fn ours(
     matcher: &Matcher,
     event: &Event,
-    ask: impl Fn(&Matcher, &Event, &mut Vec<MatchMessage>) -> Vec<String>,
+    ask: impl Fn(&Matcher, &Event, &mut Vec<MatchMessage>) -> Aside,
 ) -> BTreeSet<String> {
     let mut found = Vec::new();
     ask(matcher, event, &mut found);

@@ -69,7 +69,7 @@ pub fn run(records: &str, what: &[String]) -> ExitCode {
         None => {
             let rules = read(what);
             let of = rules.len();
-            // Those that could never match a record of the audit log are refused by harrier, so nobody is asked them.
+            // Of those that could never match a record of the audit log nobody is asked.
             let taken: Vec<String> = rules.into_iter().filter(|rule| is_taken(rule)).collect();
             by_rules(&format!("{} of {of}", taken.len()), &taken, &records);
         }
@@ -89,10 +89,11 @@ pub fn origin() -> Origin {
     }
 }
 
-/// Whether harrier loads it.
+/// Whether harrier loads it, and a record of the audit log could match it.
 pub fn is_taken(rule: &str) -> bool {
     let source = Source { file: "rule.yml".into(), text: rule.to_owned() };
-    RuleSet::load(vec![source], &Tuning::default()).is_ok()
+    let never = |rule: &std::sync::Arc<detect::rule::Rule>| rule.detection().is_some_and(|one| one.never().is_some());
+    RuleSet::load(vec![source], &Tuning::default()).is_ok_and(|rules| !rules.rules().iter().any(never))
 }
 
 fn limits(records: &[Received]) {
