@@ -147,6 +147,11 @@ fn rules_of_another_log_load_and_are_known_never_to_match() {
     assert!(notes.contains("nothing like 'AuthenticationRequirement'") && notes.contains(line), "{notes}");
     let either = "s: {OperationName: x}, f: {AuthenticationRequirement: single}, condition: 1 of them";
     assert_eq!(never(rule("signinlogs", either)).0, None);
+    // A word of the portal's that the log does not have; a part of one that it has.
+    let (denied, part) = ("s: {Status: MFA Denied}, condition: s", "s: {Status|contains: fail}, condition: s");
+    let nothing = "the unified audit log has nothing like Status: 'MFA Denied'";
+    assert_eq!(never(rule("signinlogs", denied)).0.as_deref(), Some(nothing));
+    assert_eq!(never(rule("signinlogs", part)).0, None);
     let absent = "s: {AuthenticationRequirement: null}, condition: s";
     assert_eq!(never(rule("signinlogs", absent)).0, None);
 }

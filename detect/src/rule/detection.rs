@@ -12,7 +12,7 @@ use super::lists::Lists;
 use super::logsource::Logsource;
 use super::modifier::{self, How, Modifiers};
 use super::names;
-use super::predicate::{Field, FieldPath, Item, Members, Search, Written, gathered};
+use super::predicate::{Field, FieldPath, Item, Members, Search, Test, Written, gathered};
 use super::report::{Code, Problems};
 use super::value::{Target, compile};
 use super::yaml::{Entry, Node, Place, Value};
@@ -255,10 +255,31 @@ fn item(entry: &Entry, scope: &Scope<'_>, problems: &mut Problems<'_>) -> Option
     };
     let tests: Vec<_> = nodes.iter().map(|node| compile(node, &modifiers, &target, problems)).collect();
     let tests = tests.into_iter().collect::<Option<Vec<_>>>()?;
+    let is_never = field.as_ref().is_some_and(|(_, _, values)| none_occurs(*values, &tests));
     let tests = if modifiers.all { tests } else { gathered(tests) };
-    let field = field.map(|(field, ..)| field);
+    let mut field = field.map(|(field, ..)| field);
+    if is_never {
+        // As if the field itself were one of another log.
+        field = Some(Field { paths: Vec::new() });
+        scope.ask(
+            &format!("{name}: {}", nodes.iter().map(written).collect::<Vec<_>>().join(", ")),
+            &Translation::NoData,
+        );
+    }
     let written = Written::of(&entry.key, nodes.iter().map(written));
     Some(Item { written, field, tests, all: modifiers.all, negated: modifiers.negated })
+}
+
+/// Whether all that is asked for are words that the portals have and the log does not: of those it is known what it has.
+fn none_occurs(values: Values, tests: &[Test]) -> bool {
+    let occurring: &[&str] = match values {
+        Values::Outcome => &["success", "failure"],
+        Values::Raised => &["Alert"],
+        Values::Same | Values::Operation | Values::Category => return false,
+    };
+    let is_of_another_log =
+        |test: &Test| matches!(test, Test::Text { .. }) && !occurring.iter().any(|text| test.holds_for_text(text));
+    !tests.is_empty() && tests.iter().all(is_of_another_log)
 }
 
 /// A value as an explanation shows it.

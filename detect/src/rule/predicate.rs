@@ -338,7 +338,7 @@ impl Test {
     }
 
     /// Whether a text that stands anywhere in a record is what a keyword asks for.
-    fn holds_for_text(&self, text: &str) -> bool {
+    pub(super) fn holds_for_text(&self, text: &str) -> bool {
         match self {
             Test::AnyOf(tests) => tests.iter().any(|test| test.holds_for_text(text)),
             _ => self.holds_for(&Scalar::Text(Cow::Borrowed(text))),

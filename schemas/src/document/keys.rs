@@ -1,9 +1,9 @@
 //! The keys of an object that has been read: whether one stands twice, and what the outermost object has.
 //!
-//! A quick hash says of most keys at once that they are new: of few keys the hashes themselves are compared, of many one bit
-//! for each. Only where that does not tell them apart is their text. Who writes keys that share a hash, which is easy, would gain comparisons:
-//! so what stands twice among many is found by a table whose hashes nobody can foresee, and one of many is looked up in an
-//! order.
+//! A quick hash says of most keys at once that they are new: of few keys the hashes themselves are compared, of many one
+//! bit for each. Only where that does not tell them apart is their text. Who writes keys that share a hash, which is easy,
+//! would gain comparisons: so what stands twice among many is found by a table whose hashes nobody can foresee, and one of
+//! many is looked up in an order.
 
 use std::collections::HashMap;
 

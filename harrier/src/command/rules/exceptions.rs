@@ -6,6 +6,7 @@
 
 use std::io::Write;
 
+use archive::sql::Sql;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use detect::matcher::Matcher;
 use detect::rule::{Exception, Written};
@@ -36,9 +37,11 @@ pub async fn run(global: &Global, config: &Config, options: &RulesExceptions) ->
     let since = options.since.unwrap_or(until - TimeDelta::days(PERIOD_DAYS));
     let exceptions = matcher.rules().exceptions();
     let mut taken = vec![Taken::default(); exceptions.len()];
-    let mut records = 0;
+    let (mut records, mut covered) = (0, Vec::new());
     if !exceptions.is_empty() {
-        records = count(global, config, options, (&matcher, since, until), &mut taken).await?;
+        let sql = Sql::over(crate::store::to_read(config).await?);
+        records = count(global, &sql, options, (&matcher, since, until), &mut taken).await?;
+        covered = investigate::coverage::statement(&sql, since, until).await?;
     }
     let file = config.rules.tuning_file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let today = Utc::now().date_naive();
@@ -53,6 +56,10 @@ pub async fn run(global: &Global, config: &Config, options: &RulesExceptions) ->
     if !options.json {
         let span = format!("{} to {} UTC", since.format("%F %T"), until.format("%F %T"));
         writeln!(out, "{} exceptions; {} records of {span} looked at", exceptions.len(), grouped(records))?;
+        // Of what was not collected nothing can be said to have been taken.
+        for sentence in covered {
+            writeln!(out, "covers    {sentence}")?;
+        }
     }
     Ok(Outcome::Done)
 }
@@ -60,12 +67,11 @@ pub async fn run(global: &Global, config: &Config, options: &RulesExceptions) ->
 /// Asks the rules of every record of the time. How many there were.
 async fn count(
     global: &Global,
-    config: &Config,
+    sql: &Sql,
     options: &RulesExceptions,
     (matcher, since, until): (&Matcher, DateTime<Utc>, DateTime<Utc>),
     taken: &mut [Taken],
 ) -> anyhow::Result<u64> {
-    let sql = archive::sql::Sql::over(crate::store::to_read(config).await?);
     let records = sql.records().await?;
     let mut days = records.days().await?;
     days.retain(|day| {
